@@ -1,0 +1,247 @@
+"""Market-1501 protocol (Zheng et al. 2015) with mINP (Ye et al. 2021), exact and in blocks of queries.
+
+Ranks are counted, not sorted: the rank of a true match is one plus the number of gallery entries before it, so each
+query costs one pass over its row of distances per true match, and no row outlives its block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+JUNK = -1
+BLOCK_ELEMENTS = 1 << 23  # distances held at once: 32 MB in float32
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingSet:
+    """Embeddings with their identities and cameras.
+
+    features: [N, D], torch or numpy, of any real type; kept as a float32 tensor on the device it came from.
+    pid, camid: int [N] (array, tensor, Series or list), kept as int64 arrays. pid -1 marks junk.
+    Raises ValueError or TypeError naming the field that is wrong.
+    """
+
+    features: torch.Tensor
+    pid: np.ndarray
+    camid: np.ndarray
+
+    def __post_init__(self):
+        features = torch.as_tensor(self.features)
+        if features.ndim != 2 or 0 in features.shape:
+            raise ValueError(f"features: expected shape [N, D] with N, D > 0, got {list(features.shape)}")
+        if features.is_complex():
+            raise TypeError(f"features: expected real numbers, got {features.dtype}")
+        features = features.detach().to(torch.float32).contiguous()
+        finite = torch.isfinite(features).all(dim=1)
+        if not finite.all():
+            row = int((~finite).nonzero()[0])
+            raise ValueError(f"features: row {row} of {len(features)} holds NaN or a value beyond float32's range")
+        object.__setattr__(self, "features", features)
+        for name in ("pid", "camid"):
+            object.__setattr__(self, name, _labels(getattr(self, name), name, len(features)))
+
+    def __len__(self) -> int:
+        return len(self.pid)
+
+
+def _labels(values, name: str, n: int) -> np.ndarray:
+    labels = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if labels.shape != (n,):
+        raise ValueError(f"{name}: expected shape [{n}], one for each row of features, got {list(labels.shape)}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {labels.dtype}")
+    return labels.astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` finds. All values are fractions in [0, 1]."""
+
+    mAP: float
+    mINP: float
+    cmc: np.ndarray  # float64 [max_rank]; cmc[k - 1] is rank-k
+    ap: np.ndarray  # float64 [n_valid], in query order
+    valid: np.ndarray  # bool [Q]: the queries with a match, to which `ap` belongs
+
+    @property
+    def n_valid(self) -> int:
+        return len(self.ap)
+
+
+def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine", max_rank: int = 50) -> Evaluation:
+    """mAP, CMC and mINP of ranking `gallery` for each query.
+
+    metric: "cosine" (1 - q.g of L2-normalised features) or "euclidean" (squared, of the features as they are), in
+    float32 on the gallery's device.
+
+    Gallery entries with pid -1 are ignored; so are, for a query, those with its pid and its camid; queries with no
+    match left don't count. Equal distances rank in gallery order.
+
+    AP is the mean, over a query's true matches, of the precision at each (Zheng et al., "Scalable Person
+    Re-identification: A Benchmark", ICCV 2015, as the field's libraries have it: no interpolation). CMC at k is the
+    share of queries with a true match among the first k; beyond the gallery's size it keeps its last value. INP is
+    the number of true matches over the rank of the last (Ye et al., "Deep Learning for Person Re-identification: A
+    Survey and Outlook", TPAMI 2021); mAP and mINP are means over the queries that count.
+
+    Raises ValueError where the dimensions differ, the metric is unknown, or no query has a match.
+    """
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(f'metric: "cosine" or "euclidean", not {metric!r}')
+    if query.features.shape[1] != gallery.features.shape[1]:
+        raise ValueError(
+            f"query features have {query.features.shape[1]} dimensions, those of the gallery "
+            f"{gallery.features.shape[1]}; both must come from one encoder"
+        )
+    matcher = _Matcher(query, gallery, max_rank)
+    kept = gallery.features
+    if len(matcher.kept) < len(gallery):
+        kept = kept[torch.from_numpy(matcher.kept).to(kept.device)]
+    for rows, distances in distance_blocks(query.features, kept, metric):
+        matcher.count(rows, distances.cpu().numpy())
+    return matcher.result()
+
+
+def evaluate_distances(distances, query: EmbeddingSet, gallery: EmbeddingSet, max_rank: int = 50) -> Evaluation:
+    """What `evaluate` gives, from distances [Q, G] (numpy or torch) of any origin; smaller is nearer.
+
+    Raises ValueError where the shape is not [Q, G], a distance is NaN, or no query has a match.
+    """
+    if tuple(distances.shape) != (len(query), len(gallery)):
+        raise ValueError(
+            f"distances: expected shape [{len(query)}, {len(gallery)}] (queries, gallery), got {list(distances.shape)}"
+        )
+    matcher = _Matcher(query, gallery, max_rank)
+    for rows in query_blocks(len(query), len(gallery)):
+        block = torch.as_tensor(distances[rows]).detach().cpu()
+        block = block.to(torch.float64 if block.dtype in (torch.float64, torch.int32, torch.int64) else torch.float32)
+        if block.isnan().any():
+            row, column = block.isnan().nonzero()[0].tolist()
+            raise ValueError(f"distances[{rows.start + row}, {column}] is NaN")
+        block = block.numpy()
+        if len(matcher.kept) < len(gallery):
+            block = block[:, matcher.kept]
+        matcher.count(rows, np.ascontiguousarray(block))
+    return matcher.result()
+
+
+def query_blocks(n_query: int, n_gallery: int) -> Iterator[slice]:
+    """Slices of nearly equal length whose rows of distances fit in BLOCK_ELEMENTS (but 16 rows at least)."""
+    n_blocks = -(-n_query // max(16, BLOCK_ELEMENTS // n_gallery))
+    edges = np.linspace(0, n_query, n_blocks + 1).astype(int)
+    return (slice(start, stop) for start, stop in zip(edges[:-1], edges[1:]))
+
+
+def distance_blocks(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Rows of the distance matrix [Q, G], block by block: (rows, float32 [len(rows), G]).
+
+    One buffer serves every block: use each before asking for the next.
+    """
+    query = query.to(gallery.device)
+    if metric == "cosine":
+        query, gallery = normalize(query, dim=1), normalize(gallery, dim=1)
+        one = gallery.new_ones(())
+    else:
+        query_norm, gallery_norm = query.pow(2).sum(1, keepdim=True), gallery.pow(2).sum(1)
+    blocks = list(query_blocks(len(query), len(gallery)))
+    buffer = gallery.new_empty(max(rows.stop - rows.start for rows in blocks), len(gallery))
+    for rows in blocks:
+        block = buffer[: rows.stop - rows.start]
+        with torch.no_grad(), full_precision(gallery.device.type):
+            if metric == "cosine":
+                torch.mm(query[rows], gallery.T, out=block)
+                torch.sub(one, block, out=block)
+            else:
+                torch.add(query_norm[rows], gallery_norm, out=block)
+                block.addmm_(query[rows], gallery.T, beta=1, alpha=-2)
+        yield rows, block
+
+
+@contextmanager
+def full_precision(device_type: str):
+    """Products in true float32, whatever TF32, bfloat16 or autocast setting the caller trains with."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+class _Matcher:
+    """Counts ranks block by block. `kept` [G'] are the gallery entries that are no junk: count() takes only those."""
+
+    def __init__(self, query: EmbeddingSet, gallery: EmbeddingSet, max_rank: int):
+        if max_rank < 1:
+            raise ValueError(f"max_rank: at least 1, not {max_rank}")
+        self.max_rank = max_rank
+        self.kept = np.flatnonzero(gallery.pid != JUNK)
+        pid = gallery.pid[self.kept]
+        self.query_camid, self.gallery_camid = query.camid, gallery.camid[self.kept]
+        # order[first[i]:last[i]]: the gallery entries of query i's identity, in gallery order
+        self.order = np.argsort(pid, kind="stable")
+        self.first = np.searchsorted(pid, query.pid, "left", sorter=self.order)
+        self.last = np.searchsorted(pid, query.pid, "right", sorter=self.order)
+        self.ap, self.inp = np.zeros(len(query)), np.zeros(len(query))
+        self.first_rank = np.zeros(len(query), np.int64)  # 0: no match
+        matches = (self.gallery_camid[self.order[a:b]] != c for a, b, c in zip(self.first, self.last, query.camid))
+        if not any(match.any() for match in matches):
+            raise ValueError(
+                f"none of the {len(query)} queries has a true match (same pid, other camid) among the {len(gallery)} "
+                f"gallery entries, of which {len(gallery) - len(self.kept)} are junk: check pid and camid of both"
+            )
+
+    def count(self, rows: slice, distances: np.ndarray) -> None:
+        _rank_matches(
+            distances, self.order, self.first[rows], self.last[rows], self.query_camid[rows], self.gallery_camid,
+            self.ap[rows], self.inp[rows], self.first_rank[rows],
+        )  # fmt: skip
+
+    def result(self) -> Evaluation:
+        valid = self.first_rank > 0
+        hits = np.bincount(np.minimum(self.first_rank[valid], self.max_rank + 1), minlength=self.max_rank + 2)
+        return Evaluation(
+            mAP=float(self.ap[valid].mean()),
+            mINP=float(self.inp[valid].mean()),
+            cmc=np.cumsum(hits[1:-1]) / valid.sum(),
+            ap=self.ap[valid],
+            valid=valid,
+        )
+
+
+@numba.njit(parallel=True, cache=True)
+def _rank_matches(distances, order, first, last, query_camid, gallery_camid, ap, inp, first_rank):
+    for i in numba.prange(len(distances)):
+        row = distances[i]
+        same = order[first[i] : last[i]]
+        other_camera = gallery_camid[same] != query_camid[i]
+        matches, ignored = same[other_camera], same[~other_camera]
+        if len(matches) == 0:
+            continue
+        ranks = np.empty(len(matches), np.int64)
+        for m, match in enumerate(matches):
+            threshold = row[match]
+            # Ties rank in gallery order: an equal distance counts before the match, not after it.
+            before = np.int32(1)
+            for j in range(match):
+                before = np.int32(before + np.int32(row[j] <= threshold))
+            for j in range(match + 1, len(row)):
+                before = np.int32(before + np.int32(row[j] < threshold))
+            for j in ignored:
+                if row[j] < threshold or (row[j] == threshold and j < match):
+                    before = np.int32(before - 1)
+            ranks[m] = before
+        ranks.sort()
+        precision = 0.0
+        for m in range(len(ranks)):
+            precision += (m + 1) / ranks[m]
+        ap[i] = precision / len(ranks)
+        inp[i] = len(ranks) / ranks[-1]
+        first_rank[i] = ranks[0]
