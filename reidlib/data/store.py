@@ -1,0 +1,88 @@
+"""The decoded store: every image decoded and resized once, kept as one memory-mapped uint8 array."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from reidlib.data.layouts import DataError
+
+
+def decode(
+    images: pd.DataFrame | Sequence[str | Path], size: tuple[int, int], file: str | Path, workers: int | None = None
+) -> np.memmap:
+    """Decodes `images` (paths, or a DataFrame with a column path) into `file` (.npy), or reopens it when it exists.
+
+    Returns a read-only uint8 array [N, 3, h, w], RGB, for `size` (h, w) in pixels. The caller chooses a file name that
+    stands for the images and the size. The file appears whole or not at all. `workers` threads (default: one per
+    core) do it: Pillow lets go of the interpreter while it decodes and resizes. Raises DataError, naming the first
+    five, where images can't be read, where the disk is too full, or where `file` holds something else.
+    """
+    paths = [str(path) for path in (images["path"] if isinstance(images, pd.DataFrame) else images)]
+    file = Path(file)
+    shape = (len(paths), 3, *size)
+    if not paths:
+        raise DataError(f"No images to decode into {file}")
+    if file.exists():
+        return _reopen(file, shape)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Checked first because writing to a mapped file on a full disk kills the process.
+    needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise DataError(f"{file} needs {needed / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB left")
+    partial = file.with_name(f".{file.stem}.{uuid.uuid4().hex[:8]}.npy")
+    store = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+
+    def decode_one(index: int) -> str | None:
+        try:
+            store[index] = read_image(paths[index], size).transpose(2, 0, 1)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+            return f"{paths[index]} ({type(error).__name__}: {error})"
+        return None
+
+    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        results = pool.map(decode_one, range(len(paths)))
+        failures = [r for r in tqdm(results, total=len(paths), desc=f"decode {file.stem}", unit="image") if r]
+        if failures:
+            listed = "\n".join(f"- {failure}" for failure in failures[:5])
+            more = "\n- ..." if len(failures) > 5 else ""
+            raise DataError(f"{len(failures)} of {len(paths)} images can't be read; fetch them again:\n{listed}{more}")
+        store.flush()
+        partial.replace(file)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        partial.unlink(missing_ok=True)
+    return _reopen(file, shape)
+
+
+def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """One image as uint8 RGB [h, w, 3], resized to `size` (h, w) with an antialiased bicubic filter."""
+    height, width = size
+    with Image.open(path) as image:
+        # A JPEG much larger than needed is decoded at a fraction of its size, never under twice what is needed.
+        image.draft(None, (2 * width, 2 * height))
+        return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+
+
+def gather(store: np.ndarray, index: Sequence[int] | np.ndarray) -> torch.Tensor:
+    """The batch store[index] as a uint8 tensor [B, 3, h, w], a copy in memory."""
+    return torch.from_numpy(np.asarray(store[np.asarray(index)]))
+
+
+def _reopen(file: Path, shape: tuple[int, ...]) -> np.memmap:
+    try:
+        store = np.load(file, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{file} is no readable store ({error}); delete it to decode again") from error
+    if store.shape != shape or store.dtype != np.uint8:
+        raise DataError(f"{file} holds {store.dtype} {store.shape}, not uint8 {shape}; delete it to decode again")
+    return store
