@@ -7,13 +7,7 @@ MEAN_COLOR = (124, 116, 104)  # ImageNet's; close to zero once normalised
 
 
 def augment(
-    images: torch.Tensor,
-    generator: torch.Generator,
-    *,
-    flip: float = 0.5,
-    pad: int = 10,
-    erase: float = 0.5,
-    jitter: float = 0.0,
+    images: torch.Tensor, generator: torch.Generator, *, flip=0.5, pad=10, erase=0.5, jitter=0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The field's training augmentation (Luo et al. 2019) of `images`, uint8 [B, 3, H, W], as uint8 of that shape.
 
@@ -55,7 +49,7 @@ def _jitter(images: torch.Tensor, draws: torch.Tensor, strength: float) -> torch
 
 
 def _erase(images: torch.Tensor, draws: torch.Tensor, erased: torch.Tensor) -> torch.Tensor:
-    """Random erasing (Zhong et al. 2020): a rectangle of 2 to 40 % of the image turns into the mean colour.
+    """Random erasing in place (Zhong et al. 2020): a rectangle of 2 to 40 % of an image turns into the mean colour.
 
     Its aspect (height / width) is log-uniform in [0.3, 1 / 0.3], as far as a rectangle of that area fits the image:
     drawn from what fits, where the paper draws until one fits.
@@ -73,6 +67,7 @@ def _erase(images: torch.Tensor, draws: torch.Tensor, erased: torch.Tensor) -> t
     x = torch.arange(width, device=images.device)
     in_rows = (y >= top[:, None]) & (y < (top + h)[:, None]) & erased[:, None]
     in_columns = (x >= left[:, None]) & (x < (left + w)[:, None])
-    inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
-    color = torch.tensor(MEAN_COLOR, dtype=torch.uint8, device=images.device)[:, None, None]
-    return torch.where(inside, color, images)
+    inside = in_rows[:, :, None] & in_columns[:, None, :]
+    for channel, value in enumerate(MEAN_COLOR):  # a tensor of the three would have to wait for the device
+        images[:, channel].masked_fill_(inside, value)
+    return images

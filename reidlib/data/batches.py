@@ -1,4 +1,4 @@
-"""Which images make a batch: identity-balanced (P x K) for training, in order for inference."""
+"""Which images make a batch: as many of each identity as of any other."""
 
 from collections.abc import Sequence
 
@@ -39,8 +39,3 @@ def identity_batches(pids: Sequence[int] | np.ndarray, p: int, k: int, seed: int
             opened = [b for b in opened if b is not batch]
             full.append(np.concatenate(list(batch.values())))
     return np.stack(full)
-
-
-def sequential_batches(n: int, size: int) -> list[np.ndarray]:
-    """0 to n - 1 in order, in arrays of `size`; the last may be shorter."""
-    return np.split(np.arange(n), range(size, n, size))

@@ -1,4 +1,4 @@
-"""Re-ID data sets in the layouts they are published in: Market-1501 (Zheng et al. 2015) and VeRi-776 (Liu et al. 2016)."""
+"""Re-ID data in the layouts of Market-1501 (Zheng et al. 2015) and VeRi-776 (Liu et al. 2016), checked before use."""
 
 import difflib
 import hashlib
@@ -20,13 +20,12 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set is published: its folder, the folder and optional list of names of each split, and its names."""
+    """How a data set is published: its folder, in it those of the splits, the images' names."""
 
     title: str
     folder: str
     folders: dict[str, str]
-    lists: dict[str, str]
-    pattern: re.Pattern
+    pattern: str
     source: str
 
 
@@ -35,16 +34,14 @@ LAYOUTS = {
         title="Market-1501",
         folder="Market-1501-v15.09.15",
         folders={"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
-        lists={},
-        pattern=re.compile(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)s\d+_.*\.(jpe?g|png)", re.IGNORECASE),
+        pattern=r"(-1|\d+)_c(\d+)s\d+_.*\.(jpe?g|png)",
         source="download it from the data set's home page (Zheng et al., ICCV 2015) and unpack it",
     ),
     "veri776": Layout(
         title="VeRi-776",
         folder="VeRi",
         folders={"train": "image_train", "query": "image_query", "gallery": "image_test"},
-        lists={"train": "name_train.txt", "query": "name_query.txt", "gallery": "name_test.txt"},
-        pattern=re.compile(r"(?P<pid>\d+)_c(?P<camid>\d+)_.*\.(jpe?g|png)", re.IGNORECASE),
+        pattern=r"(\d+)_c(\d+)_.*\.(jpe?g|png)",
         source="ask its authors for it, as the data set's home page (Liu et al., ECCV 2016) says, and unpack it",
     ),
 }
@@ -78,17 +75,12 @@ class Dataset:
         """One row per split. Junk and distractors count as images, but neither as identities nor in their median."""
         rows = {}
         for split in SPLITS:
-            frame = getattr(self, split)
-            per_id = frame.loc[frame["pid"] > 0, "pid"].value_counts()
-            rows[split] = {
-                "images": len(frame),
-                "ids": len(per_id),
-                "cameras": frame["camid"].nunique(),
-                "junk": int((frame["pid"] == JUNK).sum()),
-                "distractors": int((frame["pid"] == DISTRACTOR).sum()),
-                "median images per id": per_id.median(),
-            }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
+            pid, cameras = getattr(self, split)["pid"], getattr(self, split)["camid"].nunique()
+            per_id = pid[pid > 0].value_counts()
+            counts = [len(pid), len(per_id), cameras, (pid == JUNK).sum(), (pid == DISTRACTOR).sum()]
+            rows[split] = [*map(int, counts), per_id.median()]
+        columns = ["images", "ids", "cameras", "junk", "distractors", "median images per id"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("split")
 
 
 def load(name: str, root: str | Path) -> Dataset:
@@ -103,22 +95,20 @@ def load(name: str, root: str | Path) -> Dataset:
         raise ValueError(f"No data set layout is called {name!r}: {hint}")
     layout = LAYOUTS[name]
     folder = _find(layout, Path(root).expanduser().absolute())
-    errors: list[str] = []
-    notes: list[str] = []
+    errors, notes = [], []
     frames = {split: _read_split(layout, folder, split, errors, notes) for split in SPLITS}
-    train_ids = set(frames["train"]["pid"])
     for split in ("query", "gallery"):
-        leaked = sorted(train_ids & set(frames[split]["pid"]))
-        if leaked:
-            errors.append(f"{len(leaked)} identities are in both train and {split}: {_first(leaked)}")
+        if leaked := sorted(set(frames["train"]["pid"]) & set(frames[split]["pid"])):
+            errors.append(f"{len(leaked)} identities are in both train and {split}: {first_five(leaked)}")
     if errors:
         problems = "\n".join(f"- {error}" for error in errors)
         raise DataError(f"{layout.title} in {folder} can't be used:\n{problems}\nTo mend it, {layout.source} again.")
-    gallery = frames["gallery"]
+    query, gallery = frames["query"], frames["gallery"]
     for pid, what in ((JUNK, "junk images (pid -1), ignored by evaluation"), (DISTRACTOR, "distractors (pid 0)")):
         if count := int((gallery["pid"] == pid).sum()):
             notes.append(f"gallery: {count} {what}")
-    if count := _unmatched(frames["query"], gallery):
+    cameras = gallery.groupby("pid")["camid"].agg(set).to_dict()
+    if count := sum(not cameras.get(pid, set()) - {camid} for pid, camid in zip(query["pid"], query["camid"])):
         notes.append(f"query: {count} images have no match in another camera of the gallery, so they don't count")
     if name == "veri776":
         _add_labels(folder, frames, notes)
@@ -171,19 +161,20 @@ def _read_split(layout: Layout, folder: Path, split: str, errors: list[str], not
         notes.append(f"{split}: {others} files in {images.name} are no images, ignored")
     if not names:
         errors.append(f"{images.name} holds no images")
-    listing = folder / layout.lists.get(split, "")
+    # VeRi-776 lists what belongs to image_train in name_train.txt, and so on; Market-1501 has no lists.
+    listing = folder / f"{images.name.replace('image', 'name')}.txt"
     if names and listing.is_file():
         listed = list(dict.fromkeys(_text(listing).split()))
         present = set(names)
         if missing := [n for n in listed if n not in present]:
-            errors.append(f"{len(missing)} files that {listing.name} names are not in {images.name}: {_first(missing)}")
+            errors.append(f"{len(missing)} files of {listing.name} are not in {images.name}: {first_five(missing)}")
         if extra := len(present.difference(listed)):
             notes.append(f"{split}: {extra} images in {images.name} are not in {listing.name}, ignored")
         names = listed
-    matches = [(n, layout.pattern.fullmatch(n)) for n in names]
-    if bad := [n for n, match in matches if match is None]:
-        errors.append(f"{len(bad)} names in {images.name} don't follow the layout's pattern: {_first(bad)}")
-    rows = [(str(images / n), int(match["pid"]), int(match["camid"])) for n, match in matches if match]
+    matches = {n: re.fullmatch(layout.pattern, n, re.IGNORECASE) for n in names}
+    if bad := [n for n, match in matches.items() if match is None]:
+        errors.append(f"{len(bad)} names in {images.name} don't follow the layout's pattern: {first_five(bad)}")
+    rows = [(str(images / n), int(match[1]), int(match[2])) for n, match in matches.items() if match]
     frame = pd.DataFrame(rows, columns=["path", "pid", "camid"]).astype({"pid": int, "camid": int})
     if split != "gallery" and (dropped := int((frame["pid"] <= 0).sum())):
         notes.append(f"{split}: {dropped} images without an identity (pid -1 or 0), ignored")
@@ -191,29 +182,22 @@ def _read_split(layout: Layout, folder: Path, split: str, errors: list[str], not
     return frame
 
 
-def _unmatched(query: pd.DataFrame, gallery: pd.DataFrame) -> int:
-    """How many queries have no gallery image of their identity from another camera."""
-    cameras = gallery.groupby("pid")["camid"].agg(set).to_dict()
-    return sum(not cameras.get(pid, set()) - {camid} for pid, camid in zip(query["pid"], query["camid"]))
-
-
 def _add_labels(folder: Path, frames: dict[str, pd.DataFrame], notes: list[str]) -> None:
-    """Adds the columns type and color, as names, from *_label.xml and list_type.txt, list_color.txt where they exist."""
-    items: dict[str, dict[str, str]] = {}
+    """Adds the columns type and color, as names, from *_label.xml and list_type.txt, list_color.txt where they are."""
+    items = []
     for file in (folder / "train_label.xml", folder / "test_label.xml"):
         if file.is_file():
-            items |= _label_items(file)
+            # Read with patterns: expat refuses gb2312, and any slip in the markup.
+            text = re.sub(r"<!--.*?-->", "", _text(file), flags=re.DOTALL)
+            items += [dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', tag)) for tag in re.findall(r"<Item\s[^>]*>", text)]
         else:
             notes.append(f"labels: {file.name} is missing")
     for column in ("type", "color"):
         listing = folder / f"list_{column}.txt"
         pairs = re.findall(r"(\d+)\W+(\w.*?)\s*$", _text(listing), re.MULTILINE) if listing.is_file() else []
         names = {int(number): name for number, name in pairs}
-        values = {}
-        for image, item in items.items():
-            code = item.get(f"{column}ID", "").strip()
-            if code.isdecimal() and int(code) in names:
-                values[image] = names[int(code)]
+        codes = {i["imageName"]: i.get(f"{column}ID", "") for i in items if "imageName" in i}
+        values = {image: names[int(code)] for image, code in codes.items() if code.isdecimal() and int(code) in names}
         if not values:
             notes.append(f"labels: no {column} is given")
             continue
@@ -221,13 +205,6 @@ def _add_labels(folder: Path, frames: dict[str, pd.DataFrame], notes: list[str])
             frame[column] = frame["path"].map(lambda path: values.get(os.path.basename(path)))
             if unknown := int(frame[column].isna().sum()):
                 notes.append(f"{split}: {unknown} images have no {column}")
-
-
-def _label_items(file: Path) -> dict[str, dict[str, str]]:
-    """Each image's attributes, by file name. Read with patterns: expat refuses gb2312 and any slip in the markup."""
-    text = re.sub(r"<!--.*?-->", "", _text(file), flags=re.DOTALL)
-    items = (dict(re.findall(r"""(\w+)\s*=\s*["']([^"']*)["']""", tag)) for tag in re.findall(r"<Item\s[^>]*>", text))
-    return {item["imageName"]: item for item in items if "imageName" in item}
 
 
 def _text(file: Path) -> str:
@@ -239,6 +216,6 @@ def _text(file: Path) -> str:
         return data.decode("gb18030", errors="replace")
 
 
-def _first(things: list) -> str:
+def first_five(things: list) -> str:
     """The first five, for a message."""
     return ", ".join(map(str, things[:5])) + (", ..." if len(things) > 5 else "")

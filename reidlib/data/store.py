@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from reidlib.data.layouts import DataError
+from reidlib.data.layouts import DataError, first_five
 
 
 def decode(
@@ -53,9 +53,8 @@ def decode(
         results = pool.map(decode_one, range(len(paths)))
         failures = [r for r in tqdm(results, total=len(paths), desc=f"decode {file.stem}", unit="image") if r]
         if failures:
-            listed = "\n".join(f"- {failure}" for failure in failures[:5])
-            more = "\n- ..." if len(failures) > 5 else ""
-            raise DataError(f"{len(failures)} of {len(paths)} images can't be read; fetch them again:\n{listed}{more}")
+            count = f"{len(failures)} of {len(paths)}"
+            raise DataError(f"{count} images can't be read; fetch them again: {first_five(failures)}")
         store.flush()
         partial.replace(file)
     finally:
