@@ -1,0 +1,230 @@
+"""The built-in data: two domains drawn by the library, in the very layouts of VeRi-776 and Market-1501.
+
+An identity is a set of lasting traits, about a third of them siblings of another identity in all but one small trait; a
+camera has a view angle, light, colour response and background of its own; a picture adds pose, place, size, occlusion and
+JPEG loss. The same arguments give the same bytes, whatever the number of workers.
+"""
+
+import io
+import multiprocessing
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from reidlib.data import draw_people, draw_vehicles
+from reidlib.data.scene import Camera, camera, render
+
+DOMAINS = {"vehicles": draw_vehicles, "people": draw_people}
+FOLDERS = {"vehicles": "VeRi", "people": "Market-1501-v15.09.15"}
+PARTS = {
+    "vehicles": {"train": "image_train", "query": "image_query", "gallery": "image_test"},
+    "people": {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
+}
+BATCH = 64  # pictures a worker draws at a time
+_CAPTION_CAMERAS = 32
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to draw: all that it depends on, and what its name tells."""
+
+    domain: str
+    traits: draw_vehicles.Traits | draw_people.Traits
+    camera: Camera
+    seed: tuple[int, ...]
+    split: str = "gallery"  # train, query or gallery
+    pid: int = 0  # -1: junk, 0: distractor
+    camid: int = 1  # from 1
+    frame: int = 0
+
+    @property
+    def name(self) -> str:
+        """The file's name, as the data set of this domain has it."""
+        if self.domain == "vehicles":
+            return f"{self.pid:04d}_c{self.camid:03d}_{self.frame:08d}_0.jpg"
+        pid, box = "-1" if self.pid < 0 else f"{self.pid:04d}", 0 if self.split == "query" else 1 + self.frame % 4
+        return f"{pid}_c{self.camid}s1_{self.frame:06d}_{box:02d}.jpg"
+
+
+def identities(domain: str, count: int, seed: int, captioned: bool = False) -> list:
+    """`count` different sets of traits, siblings next to each other.
+
+    Every set of traits there can be belongs either to the captioned pictures or to the data sets, by its checksum: so the
+    two never share an identity, whatever their seeds.
+    """
+    draw, rng = DOMAINS[domain], np.random.default_rng([seed, zlib.crc32(domain.encode()), captioned])
+    found: dict = {}
+    while len(found) < count:
+        last = next(reversed(found), None)
+        traits = draw.sibling(last, rng) if last is not None and rng.random() < 0.35 else draw.sample(rng)
+        if (zlib.crc32(repr(astuple(traits)).encode()) % 4 == 0) == captioned:
+            found[traits] = None
+    return list(found)
+
+
+def cameras(domain: str, count: int, seed: int) -> list[Camera]:
+    """`count` cameras that look from all around, the first ones from the most different sides."""
+    draw, rng = DOMAINS[domain], np.random.default_rng([seed, zlib.crc32(domain.encode()), 2])
+    return [camera(draw.AZIMUTHS[i % len(draw.AZIMUTHS)], draw.SCALE, rng) for i in range(count)]
+
+
+def shoot(shot: Shot) -> Image.Image:
+    """Draws one picture: vehicles around 128 x 128, people 128 x 64 (height x width)."""
+    rng = np.random.default_rng(shot.seed)
+    mesh, distance = DOMAINS[shot.domain].mesh(shot.traits, rng)
+    tight, shift, occlusion = (0.8, 0.97), (0.0, 0.0), 0.25
+    if shot.domain == "vehicles":  # a detector's box: as wide as the vehicle looks
+        sideways = abs(np.sin(np.radians(shot.camera.azimuth)))
+        aspect = (0.9 + 0.45 * sideways) * rng.uniform(0.92, 1.08)
+        size = (round(128 * aspect**0.5), round(128 / aspect**0.5))
+        yaw = rng.uniform(-14, 14)
+    else:
+        size, yaw = (64, 128), rng.uniform(-22, 22)
+    if shot.pid < 0:  # a bad detection: a part of the body, or mostly background
+        kind, side = rng.integers(3), rng.choice([-1, 1])
+        tight = [(2.2, 3.0), (0.8, 1.2), (0.35, 0.5)][kind]
+        shift = [(0.0, side * rng.uniform(0.5, 0.8)), (side * rng.uniform(0.35, 0.7), 0.0), (0.0, side * 0.25)][kind]
+    return render(mesh, shot.camera, size, rng, distance=distance, yaw=yaw, tight=tight, shift=shift,
+                  occlusion=occlusion)  # fmt: skip
+
+
+def _jpeg(shot: Shot) -> bytes:
+    file = io.BytesIO()
+    shoot(shot).save(file, "JPEG", quality=shot.camera.quality)
+    return file.getvalue()
+
+
+def _save(shots: list[Shot], folder: Path) -> None:
+    for shot in shots:
+        (folder / PARTS[shot.domain][shot.split] / shot.name).write_bytes(_jpeg(shot))
+
+
+def _decoded(shots: list[Shot], size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    pictures = (Image.open(io.BytesIO(_jpeg(shot))).resize((width, height), Image.Resampling.BILINEAR) for shot in shots)
+    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
+
+
+def _spread(function, shots: list[Shot], extra, workers: int | None) -> Iterator:
+    """Calls function(some shots, extra) for all shots in order, in several processes where that pays."""
+    workers = min(workers or os.cpu_count() or 1, -(-len(shots) // BATCH))
+    if workers == 1:
+        yield function(shots, extra)
+        return
+    batches = [shots[i : i + BATCH] for i in range(0, len(shots), BATCH)]
+    # Spawned, not forked: the caller may be a notebook's kernel, with threads and an accelerator in use.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(function, batches, [extra] * len(batches))
+
+
+def write(domain: str, root: str | Path, *, train_ids: int, test_ids: int, cameras: int, images: int, seed: int,
+          workers: int | None = None) -> Path:  # fmt: skip
+    """Draws a data set below root and returns its folder: "vehicles" in VeRi-776's layout, "people" in Market-1501's.
+
+    An identity is seen by two or more of the cameras, by each in `images` pictures; of a test identity, one per camera is
+    a query. A folder that is there already is returned as it is; an interrupted call leaves none.
+
+    Raises ValueError for an unknown domain, and for numbers that leave a query without a match.
+    """
+    _known(domain)
+    for name, value, least in (("train_ids", train_ids, 1), ("test_ids", test_ids, 1), ("cameras", cameras, 2),
+                               ("images", images, 2)):  # fmt: skip
+        if value < least:
+            raise ValueError(f"built-in {domain}: {name} is {value}; give {least} or more")
+    folder = Path(root) / FOLDERS[domain]
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        draft = Path(temporary) / folder.name
+        for part in PARTS[domain].values():
+            (draft / part).mkdir(parents=True)
+        shots = _plan(domain, train_ids, test_ids, cameras, images, seed)
+        for _ in _spread(_save, shots, draft, workers):
+            pass
+        if domain == "vehicles":
+            _lists(draft, shots)
+        if not folder.exists():
+            draft.rename(folder)
+    return folder
+
+
+def captioned(domains: Sequence[str], n: int, size: tuple[int, int], seed: int,
+              workers: int | None = None) -> tuple[np.ndarray, list[str]]:  # fmt: skip
+    """n pictures uint8 [n, 3, height, width] of the domains in turn, and a caption for each.
+
+    No identity is one that `write` draws, for any seed.
+    """
+    for domain in domains:
+        _known(domain)
+    rng = np.random.default_rng([seed, 3])
+    seen = {d: iter(identities(d, -(-n // len(domains)), seed, captioned=True)) for d in domains}
+    sights = {d: cameras(d, _CAPTION_CAMERAS, seed + 1) for d in domains}
+    shots = []
+    for i in range(n):
+        domain = domains[i % len(domains)]
+        lens = sights[domain][rng.integers(_CAPTION_CAMERAS)]
+        shots.append(Shot(domain, next(seen[domain]), lens, (seed, 3, i)))
+    pictures = np.concatenate(list(_spread(_decoded, shots, size, workers)))
+    return pictures, [DOMAINS[shot.domain].caption(shot.traits, shot.camera.azimuth) for shot in shots]
+
+
+def _known(domain: str) -> None:
+    if domain not in DOMAINS:
+        raise ValueError(f"built-in data: no domain {domain!r}; there are {', '.join(DOMAINS)}")
+
+
+def _plan(domain: str, train_ids: int, test_ids: int, count: int, images: int, seed: int) -> list[Shot]:
+    """Who is seen by which camera how often."""
+    rng = np.random.default_rng([seed, zlib.crc32(domain.encode()), 4])
+    lenses, known = cameras(domain, count, seed), train_ids + test_ids
+    strangers = known // 4 + 2 if domain == "people" else 0
+    everyone = identities(domain, known + strangers, seed)
+    pids = 1 + rng.permutation(known)
+    plan: list[Shot] = []
+
+    def take(traits, split: str, pid: int, camid: int) -> None:
+        i = len(plan)
+        plan.append(Shot(domain, traits, lenses[camid - 1], (seed, 4, i), split, pid, camid, 7 * i + int(rng.integers(7))))
+
+    for i, traits in enumerate(everyone[:known]):
+        number = count if rng.random() < 0.75 else rng.integers(2, count + 1)
+        for camid in np.sort(1 + rng.permutation(count)[:number]).tolist():
+            for k in range(images):
+                take(traits, "train" if i < train_ids else "gallery" if k else "query", int(pids[i]), camid)
+    for traits in everyone[known:]:  # others who pass by: distractors, and a bad crop of each
+        for pid in (0, 0, -1):
+            take(traits, "gallery", pid, int(rng.integers(1, count + 1)))
+    return plan
+
+
+def _lists(folder: Path, shots: list[Shot]) -> None:
+    """Finishes VeRi-776's layout: its lists and labels, and the query pictures again in the gallery."""
+    kinds = {"color": draw_vehicles.PAINTS, "type": draw_vehicles.TYPES}
+    splits = {"train": ("train",), "query": ("query",), "test": ("query", "gallery")}
+    lists = {f"list_{kind}.txt": [f"{i} {word}" for i, word in enumerate(words, 1)] for kind, words in kinds.items()}
+    for name, members in splits.items():
+        chosen = [shot for shot in shots if shot.split in members]
+        lists[f"name_{name}.txt"] = [shot.name for shot in chosen]
+        if name == "query":
+            for shot in chosen:
+                shutil.copyfile(folder / "image_query" / shot.name, folder / "image_test" / shot.name)
+            continue
+        items = [
+            f'<Item imageName="{shot.name}" vehicleID="{shot.pid:04d}" cameraID="c{shot.camid:03d}" '
+            f'colorID="{kinds["color"].index(shot.traits.colour) + 1}" typeID="{kinds["type"].index(shot.traits.type) + 1}" />'
+            for shot in chosen
+        ]
+        root = {"train": "TrainingImages", "test": "TestImages"}[name]
+        head = ['<?xml version="1.0" encoding="gb2312"?>', f'<{root} Version="1.0">', f'<Items number="{len(items)}">']
+        lists[f"{name}_label.xml"] = [*head, *items, "</Items>", f"</{root}>"]
+    for name, lines in lists.items():
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="gb2312")
