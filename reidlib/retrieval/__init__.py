@@ -1,5 +1,6 @@
 """Exact retrieval: mAP, CMC and mINP without a Q x G matrix, and k-reciprocal re-ranking."""
 
 from reidlib.retrieval.evaluation import EmbeddingSet, Evaluation, evaluate, evaluate_distances
+from reidlib.retrieval.reranking import rerank
 
-__all__ = ["EmbeddingSet", "Evaluation", "evaluate", "evaluate_distances"]
+__all__ = ["EmbeddingSet", "Evaluation", "evaluate", "evaluate_distances", "rerank"]

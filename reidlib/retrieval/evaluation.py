@@ -141,7 +141,8 @@ def query_blocks(n_query: int, n_gallery: int) -> Iterator[slice]:
 def distance_blocks(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> Iterator[tuple[slice, torch.Tensor]]:
     """Rows of the distance matrix [Q, G], block by block: (rows, float32 [len(rows), G]).
 
-    One buffer serves every block: use each before asking for the next.
+    Gallery entries with equal features are at exactly equal distances. One buffer serves every block: use each before
+    asking for the next.
     """
     query = query.to(gallery.device)
     if metric == "cosine":
@@ -149,6 +150,7 @@ def distance_blocks(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> 
         one = gallery.new_ones(())
     else:
         query_norm, gallery_norm = query.pow(2).sum(1, keepdim=True), gallery.pow(2).sum(1)
+    copy, original = _equal_rows(gallery)
     blocks = list(query_blocks(len(query), len(gallery)))
     buffer = gallery.new_empty(max(rows.stop - rows.start for rows in blocks), len(gallery))
     for rows in blocks:
@@ -160,19 +162,42 @@ def distance_blocks(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> 
             else:
                 torch.add(query_norm[rows], gallery_norm, out=block)
                 block.addmm_(query[rows], gallery.T, beta=1, alpha=-2)
+        if len(copy):
+            block[:, copy] = block[:, original]
         yield rows, block
+
+
+def _equal_rows(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices (copy, original) of the rows that equal an earlier one, and of the first such row.
+
+    Matrix products round differently at different places of a matrix (MKL's AVX2 kernels do), so that equal vectors
+    alone don't make ties.
+    """
+    # Integer sums are exact in any order; adding 0.0 makes -0.0 and 0.0 one value.
+    weights = torch.from_numpy(np.random.default_rng(0).integers(0, 1 << 30, features.shape[1], np.int32) * 2 + 1)
+    weights = weights.to(features.device)
+    keys = torch.cat([((rows + 0.0).view(torch.int32) * weights).sum(1) for rows in features.split(1024)])
+    _, first, group = np.unique(keys.cpu().numpy(), return_index=True, return_inverse=True)
+    copy = np.flatnonzero(first[group] != np.arange(len(group)))
+    original = torch.from_numpy(first[group][copy]).to(features.device)
+    copy = torch.from_numpy(copy).to(features.device)
+    same = (features[copy] == features[original]).all(1)
+    return copy[same], original[same]
 
 
 @contextmanager
 def full_precision(device_type: str):
     """Products in true float32, whatever TF32, bfloat16 or autocast setting the caller trains with."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    settings = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
     try:
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for backend, setting in zip(backends, settings):
+            backend.fp32_precision = setting
 
 
 class _Matcher:
@@ -229,11 +254,12 @@ def _rank_matches(distances, order, first, last, query_camid, gallery_camid, ap,
         for m, match in enumerate(matches):
             threshold = row[match]
             # Ties rank in gallery order: an equal distance counts before the match, not after it.
-            before = np.int32(1)
-            for j in range(match):
-                before = np.int32(before + np.int32(row[j] <= threshold))
-            for j in range(match + 1, len(row)):
-                before = np.int32(before + np.int32(row[j] < threshold))
+            # (Slices read from their start and 32-bit sums: that is what the compiler turns into vector instructions.)
+            before, left, right = np.int32(1), row[:match], row[match + 1 :]
+            for j in range(len(left)):
+                before = np.int32(before + np.int32(left[j] <= threshold))
+            for j in range(len(right)):
+                before = np.int32(before + np.int32(right[j] < threshold))
             for j in ignored:
                 if row[j] < threshold or (row[j] == threshold and j < match):
                     before = np.int32(before - 1)

@@ -1,0 +1,141 @@
+"""k-reciprocal re-ranking (Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017).
+
+Of the (Q + G) x (Q + G) matrix only each row's nearest entries and its maximum are kept, block by block; the encodings
+are sparse.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import scipy.sparse
+import torch
+from torch.nn.functional import normalize
+
+from reidlib.retrieval.evaluation import EmbeddingSet, distance_blocks
+
+
+def rerank(
+    query: EmbeddingSet, gallery: EmbeddingSet, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
+) -> np.ndarray:
+    """Re-ranked distances, float32 [Q, G]: (1 - lambda_value) x Jaccard distance + lambda_value x original distance.
+
+    The original distances d are squared Euclidean between L2-normalised features, each row divided by its maximum over
+    queries and gallery. R(i, k) are the k-reciprocal neighbours of i among all Q + G entries (i itself included, hence
+    the k + 1 nearest are looked at); the set is widened by R(j, k1 / 2) of each member j of which it holds over two
+    thirds, k1 / 2 rounded half to even. An entry's encoding is exp(-d) over its set, scaled to sum 1, then averaged over
+    its k2 nearest. Jaccard distance: 1 - sum(min) / sum(max) of two encodings.
+
+    Labels play no part: junk takes part as any other gallery entry. Equal distances are in order of index, queries
+    first. k1 and k2 beyond the number of entries mean all of them.
+
+    Raises ValueError where the dimensions differ or a parameter is impossible.
+    """
+    if query.features.shape[1] != gallery.features.shape[1]:
+        raise ValueError(
+            f"query features have {query.features.shape[1]} dimensions, those of the gallery "
+            f"{gallery.features.shape[1]}; both must come from one encoder"
+        )
+    for name, value in (("k1", k1), ("k2", k2)):
+        if value < 1:
+            raise ValueError(f"{name}: at least 1, not {value}")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value: between 0 and 1, not {lambda_value}")
+
+    n_query = len(query)
+    features = torch.cat([query.features.to(gallery.features.device), gallery.features])
+    nearest, maximum, distances = _neighbours(features, len(query), max(k1 + 1, k2))
+
+    # One sparse row for each entry: its set first, then weights in place of the set's ones.
+    encoding = _reciprocal_sets(nearest, k1)
+    _weigh(normalize(features, dim=1).cpu().numpy(), maximum, encoding.indptr, encoding.indices, encoding.data)
+    if k2 > 1:
+        encoding = _members(nearest[:, :k2]) @ encoding / np.float32(min(k2, len(features)))
+    inverted = encoding[len(query) :].tocsc()
+    _mix_jaccard(
+        distances, np.float32(lambda_value), encoding.indptr, encoding.indices, encoding.data,
+        inverted.indptr, inverted.indices, inverted.data,
+    )  # fmt: skip
+    return distances
+
+
+def _neighbours(features: torch.Tensor, n_query: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each entry's k nearest (int [N, k]), its largest distance (float32 [N]), and [Q, G] distances over the largest.
+
+    Distances are cosine distances, half the squared Euclidean ones; the factor goes with the division.
+    """
+    n = len(features)
+    nearest, maximum = np.empty((n, min(k, n)), np.int64), np.empty(n, np.float32)
+    original = np.empty((n_query, n - n_query), np.float32)
+    for rows, block in distance_blocks(features, features, "cosine"):
+        distances = block.clamp_(min=0).cpu().numpy()
+        _select(distances, nearest[rows], maximum[rows])
+        queries = max(0, min(rows.stop, n_query) - rows.start)
+        original[rows][:queries] = distances[:queries, n_query:] / maximum[rows][:queries, None]
+    return nearest, maximum, original
+
+
+@numba.njit(parallel=True, cache=True)
+def _select(distances, nearest, maximum):
+    k = nearest.shape[1]
+    for i in numba.prange(len(distances)):
+        row = distances[i]
+        best = np.full(k, np.float32(np.inf))
+        top = np.float32(0)
+        for j in range(len(row)):
+            distance = row[j]
+            top = max(top, distance)
+            if distance < best[-1]:
+                # Strictly nearer only: equal distances keep the order of their indices.
+                place = k - 1
+                while place > 0 and distance < best[place - 1]:
+                    best[place] = best[place - 1]
+                    nearest[i, place] = nearest[i, place - 1]
+                    place -= 1
+                best[place] = distance
+                nearest[i, place] = j
+        # A row of zeros (all vectors equal) stays one when divided.
+        maximum[i] = top if top > 0 else np.float32(1)
+
+
+def _members(indices: np.ndarray) -> scipy.sparse.csr_array:
+    """Sets as a sparse matrix: float32 [N, N], 1 at each row's `indices` (int [N, k])."""
+    n, k = indices.shape
+    return scipy.sparse.csr_array((np.ones(n * k, np.float32), indices.ravel(), np.arange(n + 1) * k), shape=(n, n))
+
+
+def _reciprocal_sets(nearest: np.ndarray, k1: int) -> scipy.sparse.csr_array:
+    """The widened k-reciprocal sets R*(i, k1): float32 [N, N], a non-zero at each row's members."""
+    near, near_half = _members(nearest[:, : k1 + 1]), _members(nearest[:, : int(np.around(k1 / 2)) + 1])
+    reciprocal, half = near * near.T, near_half * near_half.T
+    shared = (reciprocal * (reciprocal @ half.T)).tocoo()
+    wide = 3 * shared.data > 2 * half.sum(axis=1)[shared.col]
+    widening = scipy.sparse.csr_array((shared.data[wide], (shared.row[wide], shared.col[wide])), shape=shared.shape)
+    return (reciprocal + widening @ half).tocsr()
+
+
+@numba.njit(parallel=True, cache=True, fastmath=True)
+def _weigh(features, maximum, starts, members, weights):
+    for i in numba.prange(len(maximum)):
+        a, total = features[i], np.float32(0)
+        for m in range(starts[i], starts[i + 1]):
+            b, similarity = features[members[m]], np.float32(0)
+            for d in range(len(a)):
+                similarity += a[d] * b[d]
+            weights[m] = np.exp(-max(np.float32(0), 1 - similarity) / maximum[i])
+            total += weights[m]
+        for m in range(starts[i], starts[i + 1]):
+            weights[m] /= total
+
+
+@numba.njit(parallel=True, cache=True)
+def _mix_jaccard(distances, lambda_value, starts, members, weights, rows_from, rows, row_weights):
+    for i in numba.prange(len(distances)):
+        shared = np.zeros(distances.shape[1], np.float32)
+        for m in range(starts[i], starts[i + 1]):
+            for r in range(rows_from[members[m]], rows_from[members[m] + 1]):
+                shared[rows[r]] += min(weights[m], row_weights[r])
+        # Encodings sum to 1, so that the sum of the maxima is 2 less that of the minima.
+        for g in range(len(shared)):
+            jaccard = 1 - shared[g] / (2 - shared[g])
+            distances[i, g] = (1 - lambda_value) * jaccard + lambda_value * distances[i, g]
