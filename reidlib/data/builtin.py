@@ -13,7 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ class Shot:
     """One picture to draw: all that it depends on, and what its name tells."""
 
     domain: str
-    traits: draw_vehicles.Traits | draw_people.Traits
+    traits: tuple  # of the domain's Traits
     camera: Camera
     seed: tuple[int, ...]
     split: str = "gallery"  # train, query or gallery
@@ -54,19 +54,34 @@ class Shot:
         return f"{pid}_c{self.camid}s1_{self.frame:06d}_{box:02d}.jpg"
 
 
-def identities(domain: str, count: int, seed: int, captioned: bool = False) -> list:
+def sample(domain: str, rng: np.random.Generator, like: tuple | None = None) -> tuple:
+    """Random traits; with `like`, a sibling of those that differs in a single trait."""
+    draw = DOMAINS[domain]
+    subtle = draw.SUBTLE[rng.integers(len(draw.SUBTLE))]
+    while True:
+        if like is None:
+            traits = draw.Traits(*(options[rng.integers(len(options))] for options in draw.OPTIONS.values()))
+        else:
+            options = draw.OPTIONS[subtle]
+            traits = like._replace(**{subtle: options[rng.integers(len(options))]})
+        if draw.sensible(traits) and traits != like:
+            return traits
+
+
+def identities(domain: str, count: int, seed: int, captioned: bool = False) -> list[tuple]:
     """`count` different sets of traits, siblings next to each other.
 
     Every set of traits there can be belongs either to the captioned pictures or to the data sets, by its checksum: so the
     two never share an identity, whatever their seeds.
     """
-    draw, rng = DOMAINS[domain], np.random.default_rng([seed, zlib.crc32(domain.encode()), captioned])
-    found: dict = {}
+    rng = np.random.default_rng([seed, zlib.crc32(domain.encode()), captioned])
+    found: dict[tuple, None] = {}
+    last = None
     while len(found) < count:
-        last = next(reversed(found), None)
-        traits = draw.sibling(last, rng) if last is not None and rng.random() < 0.35 else draw.sample(rng)
-        if (zlib.crc32(repr(astuple(traits)).encode()) % 4 == 0) == captioned:
+        traits = sample(domain, rng, last if rng.random() < 0.4 else None)
+        if traits not in found and (zlib.crc32(repr(tuple(traits)).encode()) % 4 == 0) == captioned:
             found[traits] = None
+            last = traits
     return list(found)
 
 

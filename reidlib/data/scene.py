@@ -4,6 +4,7 @@ Metres; x points where the subject is heading, y to its left, z up; the subject 
 dealt with by back-face culling and a painter's sort of whole parts, which is exact enough for convex parts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -18,6 +19,11 @@ COLOURS = {
     "blue": (36, 74, 190), "green": (30, 132, 62), "yellow": (240, 206, 34), "orange": (240, 122, 22),
     "brown": (112, 68, 38), "golden": (194, 160, 92), "purple": (116, 46, 146), "pink": (240, 140, 176),
 }  # fmt: skip
+
+
+def coloured(kinds: Sequence[str], colours: Sequence[str], plain: int = 0) -> tuple[str, ...]:
+    """Options such as "red cap", for each kind and colour, and "none" as often as `plain` says."""
+    return ("none",) * plain + tuple(f"{colour} {kind}" for kind in kinds for colour in colours)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def camera(azimuth: float, scale: float, rng: np.random.Generator) -> Camera:
     """A random camera that looks at the subject from about that azimuth (degrees)."""
     turn, height = np.radians(rng.uniform(0, 360)), np.radians(rng.uniform(35, 65))
     saturation, sun = rng.uniform(0.75, 1.2), rng.uniform(0.25, 0.75)
-    gains = rng.uniform(0.84, 1.16, 3) * rng.uniform(0.8, 1.12)
+    gains = rng.uniform(0.84, 1.16, 3) * rng.uniform(0.88, 1.12)
     grey = np.array([0.299, 0.587, 0.114])
     mix = gains[:, None] * (saturation * np.eye(3) + (1 - saturation) * grey)
     return Camera(
@@ -54,7 +60,7 @@ def camera(azimuth: float, scale: float, rng: np.random.Generator) -> Camera:
         mix=tuple(np.column_stack([mix, rng.uniform(-8, 14, 3)]).ravel()),
         gamma=rng.uniform(0.8, 1.3),
         blur=rng.uniform(0.2, 0.9),
-        noise=rng.uniform(2, 6),
+        noise=rng.uniform(1.5, 5),
         quality=int(rng.integers(60, 92)),
         scenery=int(rng.integers(2**31)),
         scale=scale,
@@ -70,26 +76,21 @@ class Mesh:
     parts: list = field(default_factory=list)  # part of each face
     bias: list = field(default_factory=list)  # metres added to a part's depth: the larger, the earlier it is drawn
 
-    def part(self, bias: float = 0.0) -> None:
-        """Starts a new part; the faces that follow belong to it."""
-        self.bias.append(bias)
-
     def add(self, polygons: np.ndarray, colours) -> None:
-        """Adds polygons [n, k, 3], k <= CORNERS, of one colour or of colours [n, 3]."""
+        """Adds polygons [n, k, 3], k <= CORNERS, to the latest part, of one colour (or grey level) or of colours [n, 3]."""
         n, k = polygons.shape[:2]
         pad = np.repeat(polygons[:, -1:], CORNERS - k, axis=1)
         self.faces.append(np.concatenate([polygons, pad], axis=1))
         self.colours.append(np.broadcast_to(np.asarray(colours, float), (n, 3)))
         self.parts += [len(self.bias) - 1] * n
 
-    def loft(self, rings, colours, bias: float | None = 0.0) -> np.ndarray:
+    def loft(self, rings, colours, bias: float = 0.0) -> np.ndarray:
         """A part stretched over rings [n, m, 3], bottom first, closed by caps; colours: one, or [n - 1, m, 3].
 
         Returns its side faces [n - 1, m, 4, 3], whose first edge runs along the lower ring, for `patch`.
         """
         rings = np.asarray(rings, float)
-        if bias is not None:
-            self.part(bias)
+        self.bias.append(bias)
         following = np.roll(rings, -1, axis=1)
         sides = np.stack([rings[:-1], following[:-1], following[1:], rings[1:]], axis=2)
         colours = np.broadcast_to(np.asarray(colours, float), (*sides.shape[:2], 3))
@@ -97,7 +98,7 @@ class Mesh:
         self.add(rings[[0, -1]], colours[[0, -1], 0])
         return sides
 
-    def box(self, low, high, colour, bias: float | None = 0.0) -> None:
+    def box(self, low, high, colour, bias: float = 0.0) -> None:
         """An upright box between two corners."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         plan = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
@@ -204,7 +205,7 @@ def background(camera: Camera, distance: float, height: float, size: tuple[int, 
             else:  # a hedge of bushes
                 x, wide = k * step, step * rng.uniform(0.3, 0.9)
                 wall(x - wide, x + wide, 0, top * rng.uniform(0.6, 1.1), colour * rng.uniform(0.75, 1.25))
-    grain = rng.normal(0, 9, (tall // 2, width // 2, 1)) + rng.normal(0, 3, (tall // 2, width // 2, 3))
+    grain = rng.normal(0, 5, (tall // 2, width // 2, 1)) + rng.normal(0, 2, (tall // 2, width // 2, 3))
     grain = np.repeat(np.repeat(grain, 2, 0), 2, 1)
     pixels = np.asarray(image, np.float32)[: grain.shape[0], : grain.shape[1]] + grain
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.2))
