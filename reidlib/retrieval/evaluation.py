@@ -33,10 +33,15 @@ class EmbeddingSet:
     camid: np.ndarray
 
     def __post_init__(self):
-        features = torch.as_tensor(self.features)
+        features = self.features if isinstance(self.features, torch.Tensor) else np.asarray(self.features)
         if features.ndim != 2 or 0 in features.shape:
             raise ValueError(f"features: expected shape [N, D] with N, D > 0, got {list(features.shape)}")
-        if features.is_complex():
+        if isinstance(features, np.ndarray):
+            if features.dtype.kind not in "fiu":
+                raise TypeError(f"features: expected real numbers, got {features.dtype}")
+            with np.errstate(over="ignore"):  # what overflows is reported below
+                features = torch.from_numpy(np.require(features, np.float32, ["C", "W"]))
+        elif features.is_complex():
             raise TypeError(f"features: expected real numbers, got {features.dtype}")
         features = features.detach().to(torch.float32).contiguous()
         finite = torch.isfinite(features).all(dim=1)
@@ -52,12 +57,19 @@ class EmbeddingSet:
 
 
 def _labels(values, name: str, n: int) -> np.ndarray:
-    labels = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    labels = _array(values)
     if labels.shape != (n,):
         raise ValueError(f"{name}: expected shape [{n}], one for each row of features, got {list(labels.shape)}")
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {labels.dtype}")
     return labels.astype(np.int64)
+
+
+def _array(values) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return np.asarray(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +106,7 @@ def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine",
     """
     if metric not in ("cosine", "euclidean"):
         raise ValueError(f'metric: "cosine" or "euclidean", not {metric!r}')
-    if query.features.shape[1] != gallery.features.shape[1]:
-        raise ValueError(
-            f"query features have {query.features.shape[1]} dimensions, those of the gallery "
-            f"{gallery.features.shape[1]}; both must come from one encoder"
-        )
+    check_dimensions(query, gallery)
     matcher = _Matcher(query, gallery, max_rank)
     kept = gallery.features
     if len(matcher.kept) < len(gallery):
@@ -113,22 +121,31 @@ def evaluate_distances(distances, query: EmbeddingSet, gallery: EmbeddingSet, ma
 
     Raises ValueError where the shape is not [Q, G], a distance is NaN, or no query has a match.
     """
-    if tuple(distances.shape) != (len(query), len(gallery)):
+    if np.shape(distances) != (len(query), len(gallery)):
         raise ValueError(
-            f"distances: expected shape [{len(query)}, {len(gallery)}] (queries, gallery), got {list(distances.shape)}"
+            f"distances: expected shape [{len(query)}, {len(gallery)}] (queries, gallery), got "
+            f"{list(np.shape(distances))}"
         )
     matcher = _Matcher(query, gallery, max_rank)
     for rows in query_blocks(len(query), len(gallery)):
-        block = torch.as_tensor(distances[rows]).detach().cpu()
-        block = block.to(torch.float64 if block.dtype in (torch.float64, torch.int32, torch.int64) else torch.float32)
-        if block.isnan().any():
-            row, column = block.isnan().nonzero()[0].tolist()
+        block = _array(distances[rows])
+        # float32 only where it holds every value exactly: rounding would make ties
+        dtype = np.float32 if np.can_cast(block.dtype, np.float32) else np.float64
+        block = np.require(block, dtype, ["C", "W"])
+        if np.isnan(block).any():
+            row, column = np.argwhere(np.isnan(block))[0]
             raise ValueError(f"distances[{rows.start + row}, {column}] is NaN")
-        block = block.numpy()
-        if len(matcher.kept) < len(gallery):
-            block = block[:, matcher.kept]
-        matcher.count(rows, np.ascontiguousarray(block))
+        matcher.count(rows, block if len(matcher.kept) == len(gallery) else block.take(matcher.kept, axis=1))
     return matcher.result()
+
+
+def check_dimensions(query: EmbeddingSet, gallery: EmbeddingSet) -> None:
+    """Raises ValueError where query and gallery features differ in width."""
+    widths = query.features.shape[1], gallery.features.shape[1]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"query features have {widths[0]} dimensions, gallery features {widths[1]}; both must come from one encoder"
+        )
 
 
 def query_blocks(n_query: int, n_gallery: int) -> Iterator[slice]:

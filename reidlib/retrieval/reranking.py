@@ -12,7 +12,7 @@ import scipy.sparse
 import torch
 from torch.nn.functional import normalize
 
-from reidlib.retrieval.evaluation import EmbeddingSet, distance_blocks
+from reidlib.retrieval.evaluation import EmbeddingSet, check_dimensions, distance_blocks
 
 
 def rerank(
@@ -22,20 +22,16 @@ def rerank(
 
     The original distances d are squared Euclidean between L2-normalised features, each row divided by its maximum over
     queries and gallery. R(i, k) are the k-reciprocal neighbours of i among all Q + G entries (i itself included, hence
-    the k + 1 nearest are looked at); the set is widened by R(j, k1 / 2) of each member j of which it holds over two
-    thirds, k1 / 2 rounded half to even. An entry's encoding is exp(-d) over its set, scaled to sum 1, then averaged over
-    its k2 nearest. Jaccard distance: 1 - sum(min) / sum(max) of two encodings.
+    the k + 1 nearest are looked at). R(i, k1) is widened by R(j, k1 / 2) of each member j of which it holds over two
+    thirds; k1 / 2 is rounded half to even. An entry's encoding is exp(-d) over its set, scaled to sum 1, then averaged
+    over its k2 nearest. Jaccard distance: 1 - sum(min) / sum(max) of two encodings.
 
     Labels play no part: junk takes part as any other gallery entry. Equal distances are in order of index, queries
     first. k1 and k2 beyond the number of entries mean all of them.
 
     Raises ValueError where the dimensions differ or a parameter is impossible.
     """
-    if query.features.shape[1] != gallery.features.shape[1]:
-        raise ValueError(
-            f"query features have {query.features.shape[1]} dimensions, those of the gallery "
-            f"{gallery.features.shape[1]}; both must come from one encoder"
-        )
+    check_dimensions(query, gallery)
     for name, value in (("k1", k1), ("k2", k2)):
         if value < 1:
             raise ValueError(f"{name}: at least 1, not {value}")
