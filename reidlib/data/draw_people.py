@@ -6,7 +6,7 @@ import numpy as np
 
 from reidlib.data.scene import COLOURS, Mesh, coloured
 
-SCALE = 0.4  # of the surroundings
+SCALE = 0.5  # of the surroundings
 AZIMUTHS = (20, 195, 280, 140, 345, 85, 230, 310)  # degrees, of the cameras in turn
 
 CLOTHES = ("white", "black", "gray", "red", "blue", "green", "yellow", "orange", "brown", "purple", "pink")

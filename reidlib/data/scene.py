@@ -41,7 +41,7 @@ class Camera:
     noise: float  # grey levels
     quality: int  # of the JPEG file
     scenery: int  # seed of the background
-    scale: float  # size of the surroundings: 1 for vehicles
+    scale: float  # of the surroundings: 1 suits vehicles
 
 
 def camera(azimuth: float, scale: float, rng: np.random.Generator) -> Camera:
@@ -53,7 +53,7 @@ def camera(azimuth: float, scale: float, rng: np.random.Generator) -> Camera:
     mix = gains[:, None] * (saturation * np.eye(3) + (1 - saturation) * grey)
     return Camera(
         azimuth=azimuth + rng.uniform(-10, 10),
-        elevation=rng.uniform(10, 30) * (1 if scale == 1 else 0.7),
+        elevation=rng.uniform(10, 30) * scale**0.5,
         light=tuple(np.cos(height) * np.array([np.cos(turn), np.sin(turn), np.tan(height)])),
         sun=sun,
         ambient=rng.uniform(1.0, 1.15) - 0.75 * sun,
@@ -152,12 +152,11 @@ class View:
 
 
 @lru_cache(maxsize=64)
-def background(camera: Camera, distance: float, height: float, size: tuple[int, int]) -> tuple[Image.Image, np.ndarray]:
-    """The empty scene, large enough to cut pictures of `size` (supersampled) from it, and where its origin lies."""
-    rng = np.random.default_rng(camera.scenery)
-    view, s = View(camera, distance, height), camera.scale
-    width, tall = int(2.2 * size[0]), int(1.6 * size[1])
-    zoom = 0.8 * min(size) / (4.6 if s == 1 else 0.95)
+def background(camera: Camera) -> tuple[Image.Image, np.ndarray]:
+    """The empty scene, large enough to cut (supersampled) pictures from it, and the pixel where its origin lies."""
+    rng, s = np.random.default_rng(camera.scenery), camera.scale
+    view, zoom = View(camera, 14 * s, 0.85), 45 / s
+    width, tall = 300 * SUPERSAMPLING, 220 * SUPERSAMPLING
     centre = np.array([width / 2, tall * 0.56])
     sky = np.array([(150, 186, 222), (205, 210, 214), (120, 150, 200), (224, 208, 190)][rng.integers(4)])
     image = Image.new("RGB", (width, tall), tuple(map(int, sky)))
@@ -206,8 +205,7 @@ def background(camera: Camera, distance: float, height: float, size: tuple[int, 
                 x, wide = k * step, step * rng.uniform(0.3, 0.9)
                 wall(x - wide, x + wide, 0, top * rng.uniform(0.6, 1.1), colour * rng.uniform(0.75, 1.25))
     grain = rng.normal(0, 5, (tall // 2, width // 2, 1)) + rng.normal(0, 2, (tall // 2, width // 2, 3))
-    grain = np.repeat(np.repeat(grain, 2, 0), 2, 1)
-    pixels = np.asarray(image, np.float32)[: grain.shape[0], : grain.shape[1]] + grain
+    pixels = np.asarray(image, np.float32) + grain.repeat(2, axis=0).repeat(2, axis=1)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.2))
     return image, view.project(np.zeros(3))[0] * zoom + centre
 
@@ -244,8 +242,7 @@ def render(mesh: Mesh, camera: Camera, size: tuple[int, int], rng: np.random.Gen
     parts = np.array(mesh.parts)
     c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
     faces = faces @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
-    top = faces[..., 2].max()
-    view = View(camera, distance, top / 2)
+    view = View(camera, distance, faces[..., 2].max() / 2)
 
     following = np.roll(faces, -1, axis=1)
     normal = np.cross(faces, following).sum(axis=1)
@@ -267,7 +264,7 @@ def render(mesh: Mesh, camera: Camera, size: tuple[int, int], rng: np.random.Gen
     slack = np.maximum(canvas - zoom * (high - low), 0) / 2
     offset = canvas / 2 - zoom * (low + high) / 2 + slack * rng.uniform(-0.7, 0.7, 2) + canvas * shift
 
-    scene, origin = background(camera, distance, round(top / 2, 1), tuple(map(int, canvas // 8 * 8)))
+    scene, origin = background(camera)
     feet = view.project(np.zeros(3))[0] * zoom + offset
     corner = origin - feet + rng.uniform(-0.35, 0.35, 2) * canvas * [1, 0.1]
     corner = np.clip(corner, 0, np.array(scene.size) - canvas).astype(int)
