@@ -68,7 +68,8 @@ def test_veri_lists(drawn):
         head = (folder / f"{word}_label.xml").read_bytes()
         assert head.startswith(b'<?xml version="1.0" encoding="gb2312"?>')
         items = list(ElementTree.fromstring(head.decode("gb2312").split("\n", 1)[1]).iter("Item"))
-        assert {i.get("imageName"): (int(i.get("vehicleID")), int(i.get("cameraID")[1:])) for i in items} == splits[split]
+        labels = {i.get("imageName"): (int(i.get("vehicleID")), int(i.get("cameraID")[1:])) for i in items}
+        assert labels == splits[split]
         colours = {(i.get("vehicleID"), i.get("colorID"), i.get("typeID")) for i in items}
         assert len(colours) == len(_pids(splits[split]))
 
@@ -133,7 +134,7 @@ def test_captioned():
 
 
 def test_pictures_differ_more_between_identities_than_within(drawn):
-    """Of one camera's pictures, two of one identity are closer in mean colour than two of different ones, on average."""
+    """In one camera, two pictures of an identity are closer in mean colour than of two identities, on average."""
     domain, folder, splits = drawn
     means = defaultdict(list)
     for name, key in splits["train"].items():

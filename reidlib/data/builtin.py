@@ -1,8 +1,8 @@
 """The built-in data: two domains drawn by the library, in the very layouts of VeRi-776 and Market-1501.
 
-An identity is a set of lasting traits, about a third of them siblings of another identity in all but one small trait; a
-camera has a view angle, light, colour response and background of its own; a picture adds pose, place, size, occlusion and
-JPEG loss. The same arguments give the same bytes, whatever the number of workers.
+An identity is a set of lasting traits, and about a third are siblings: like another in all traits but a small one. A
+camera has a view angle, light, colour response and background of its own; a picture adds pose, place, size, occlusion
+and JPEG loss. The same arguments give the same bytes, whatever the number of workers.
 """
 
 import io
@@ -29,7 +29,6 @@ PARTS = {
     "people": {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
 }
 BATCH = 64  # pictures a worker draws at a time
-_CAPTION_CAMERAS = 32
 
 
 @dataclass(frozen=True)
@@ -71,49 +70,39 @@ def sample(domain: str, rng: np.random.Generator, like: tuple | None = None) -> 
 def identities(domain: str, count: int, seed: int, captioned: bool = False) -> list[tuple]:
     """`count` different sets of traits, siblings next to each other.
 
-    Every set of traits there can be belongs either to the captioned pictures or to the data sets, by its checksum: so the
+    By its checksum, every set of traits there can be belongs either to the captioned pictures or to the data sets: the
     two never share an identity, whatever their seeds.
     """
-    rng = np.random.default_rng([seed, zlib.crc32(domain.encode()), captioned])
-    found: dict[tuple, None] = {}
-    last = None
+    rng, found = np.random.default_rng([seed, list(DOMAINS).index(domain), captioned]), {}
     while len(found) < count:
-        traits = sample(domain, rng, last if rng.random() < 0.4 else None)
-        if traits not in found and (zlib.crc32(repr(tuple(traits)).encode()) % 4 == 0) == captioned:
-            found[traits] = None
-            last = traits
+        like = next(reversed(found), None) if rng.random() < 0.4 else None
+        traits = sample(domain, rng, like)
+        if (zlib.crc32(repr(tuple(traits)).encode()) % 4 == 0) == captioned:
+            found.setdefault(traits)
     return list(found)
 
 
-def cameras(domain: str, count: int, seed: int) -> list[Camera]:
+def cameras(domain: str, count: int, rng: np.random.Generator) -> list[Camera]:
     """`count` cameras that look from all around, the first ones from the most different sides."""
-    draw, rng = DOMAINS[domain], np.random.default_rng([seed, zlib.crc32(domain.encode()), 2])
+    draw = DOMAINS[domain]
     return [camera(draw.AZIMUTHS[i % len(draw.AZIMUTHS)], draw.SCALE, rng) for i in range(count)]
 
 
-def shoot(shot: Shot) -> Image.Image:
+def _jpeg(shot: Shot) -> bytes:
     """Draws one picture: vehicles around 128 x 128, people 128 x 64 (height x width)."""
     rng = np.random.default_rng(shot.seed)
     mesh, distance = DOMAINS[shot.domain].mesh(shot.traits, rng)
-    tight, shift, occlusion = (0.8, 0.97), (0.0, 0.0), 0.25
-    if shot.domain == "vehicles":  # a detector's box: as wide as the vehicle looks
-        sideways = abs(np.sin(np.radians(shot.camera.azimuth)))
-        aspect = (0.9 + 0.45 * sideways) * rng.uniform(0.92, 1.08)
-        size = (round(128 * aspect**0.5), round(128 / aspect**0.5))
-        yaw = rng.uniform(-14, 14)
-    else:
-        size, yaw = (64, 128), rng.uniform(-22, 22)
-    if shot.pid < 0:  # a bad detection: a part of the body, or mostly background
+    size, yaw, tight, shift = (64, 128), rng.uniform(-22, 22), (0.8, 0.97), (0.0, 0.0)
+    if shot.domain == "vehicles":  # a detector's box: the wider, the more the vehicle shows of its side
+        aspect = (0.9 + 0.45 * abs(np.sin(np.radians(shot.camera.azimuth)))) * rng.uniform(0.92, 1.08)
+        size, yaw = (round(128 * aspect**0.5), round(128 / aspect**0.5)), 0.64 * yaw
+    if shot.pid < 0:  # a bad detection: a part of the body, half of it, or mostly background
         kind, side = rng.integers(3), rng.choice([-1, 1])
         tight = [(2.2, 3.0), (0.8, 1.2), (0.35, 0.5)][kind]
         shift = [(0.0, side * rng.uniform(0.5, 0.8)), (side * rng.uniform(0.35, 0.7), 0.0), (0.0, side * 0.25)][kind]
-    return render(mesh, shot.camera, size, rng, distance=distance, yaw=yaw, tight=tight, shift=shift,
-                  occlusion=occlusion)  # fmt: skip
-
-
-def _jpeg(shot: Shot) -> bytes:
+    picture = render(mesh, shot.camera, size, rng, distance=distance, yaw=yaw, tight=tight, shift=shift, occlusion=0.25)
     file = io.BytesIO()
-    shoot(shot).save(file, "JPEG", quality=shot.camera.quality)
+    picture.save(file, "JPEG", quality=shot.camera.quality)
     return file.getvalue()
 
 
@@ -123,8 +112,7 @@ def _save(shots: list[Shot], folder: Path) -> None:
 
 
 def _decoded(shots: list[Shot], size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    pictures = (Image.open(io.BytesIO(_jpeg(shot))).resize((width, height), Image.Resampling.BILINEAR) for shot in shots)
+    pictures = (Image.open(io.BytesIO(_jpeg(shot))).resize(size[::-1], Image.Resampling.BILINEAR) for shot in shots)
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
 
 
@@ -144,14 +132,14 @@ def write(domain: str, root: str | Path, *, train_ids: int, test_ids: int, camer
           workers: int | None = None) -> Path:  # fmt: skip
     """Draws a data set below root and returns its folder: "vehicles" in VeRi-776's layout, "people" in Market-1501's.
 
-    An identity is seen by two or more of the cameras, by each in `images` pictures; of a test identity, one per camera is
+    An identity is seen by two or more of the cameras, by each in `images` pictures; of a test identity, one of them is
     a query. A folder that is there already is returned as it is; an interrupted call leaves none.
 
-    Raises ValueError for an unknown domain, and for numbers that leave a query without a match.
+    Raises ValueError for an unknown domain, and for numbers that leave nothing to learn or to find.
     """
-    _known(domain)
-    for name, value, least in (("train_ids", train_ids, 1), ("test_ids", test_ids, 1), ("cameras", cameras, 2),
-                               ("images", images, 2)):  # fmt: skip
+    _check(domain)
+    given = {"train_ids": (train_ids, 1), "test_ids": (test_ids, 1), "cameras": (cameras, 2), "images": (images, 2)}
+    for name, (value, least) in given.items():
         if value < least:
             raise ValueError(f"built-in {domain}: {name} is {value}; give {least} or more")
     folder = Path(root) / FOLDERS[domain]
@@ -179,42 +167,38 @@ def captioned(domains: Sequence[str], n: int, size: tuple[int, int], seed: int,
     No identity is one that `write` draws, for any seed.
     """
     for domain in domains:
-        _known(domain)
-    rng = np.random.default_rng([seed, 3])
-    seen = {d: iter(identities(d, -(-n // len(domains)), seed, captioned=True)) for d in domains}
-    sights = {d: cameras(d, _CAPTION_CAMERAS, seed + 1) for d in domains}
-    shots = []
+        _check(domain)
+    rng, shots = np.random.default_rng([seed, 3]), []
+    traits = {domain: identities(domain, -(-n // len(domains)), seed, captioned=True) for domain in domains}
+    lenses = {domain: cameras(domain, 32, rng) for domain in domains}
     for i in range(n):
-        domain = domains[i % len(domains)]
-        lens = sights[domain][rng.integers(_CAPTION_CAMERAS)]
-        shots.append(Shot(domain, next(seen[domain]), lens, (seed, 3, i)))
+        k, domain = i // len(domains), domains[i % len(domains)]
+        shots.append(Shot(domain, traits[domain][k], lenses[domain][rng.integers(32)], (seed, 3, i)))
     pictures = np.concatenate(list(_spread(_decoded, shots, size, workers)))
     return pictures, [DOMAINS[shot.domain].caption(shot.traits, shot.camera.azimuth) for shot in shots]
 
 
-def _known(domain: str) -> None:
+def _check(domain: str) -> None:
     if domain not in DOMAINS:
         raise ValueError(f"built-in data: no domain {domain!r}; there are {', '.join(DOMAINS)}")
 
 
 def _plan(domain: str, train_ids: int, test_ids: int, count: int, images: int, seed: int) -> list[Shot]:
     """Who is seen by which camera how often."""
-    rng = np.random.default_rng([seed, zlib.crc32(domain.encode()), 4])
-    lenses, known = cameras(domain, count, seed), train_ids + test_ids
-    strangers = known // 4 + 2 if domain == "people" else 0
-    everyone = identities(domain, known + strangers, seed)
-    pids = 1 + rng.permutation(known)
-    plan: list[Shot] = []
+    rng, plan, known = np.random.default_rng([seed, list(DOMAINS).index(domain), 4]), [], train_ids + test_ids
+    lenses, pids = cameras(domain, count, rng), 1 + rng.permutation(known)
+    everyone = identities(domain, known + (known // 4 + 2 if domain == "people" else 0), seed)
 
-    def take(traits, split: str, pid: int, camid: int) -> None:
-        i = len(plan)
-        plan.append(Shot(domain, traits, lenses[camid - 1], (seed, 4, i), split, pid, camid, 7 * i + int(rng.integers(7))))
+    def take(traits: tuple, split: str, pid: int, camid: int) -> None:
+        shot_seed, frame = (seed, 4, len(plan)), 7 * len(plan) + int(rng.integers(7))
+        plan.append(Shot(domain, traits, lenses[camid - 1], shot_seed, split, pid, camid, frame))
 
     for i, traits in enumerate(everyone[:known]):
         number = count if rng.random() < 0.75 else rng.integers(2, count + 1)
         for camid in np.sort(1 + rng.permutation(count)[:number]).tolist():
             for k in range(images):
-                take(traits, "train" if i < train_ids else "gallery" if k else "query", int(pids[i]), camid)
+                split = "train" if i < train_ids else "gallery" if k else "query"
+                take(traits, split, int(pids[i]), camid)
     for traits in everyone[known:]:  # others who pass by: distractors, and a bad crop of each
         for pid in (0, 0, -1):
             take(traits, "gallery", pid, int(rng.integers(1, count + 1)))
@@ -235,7 +219,8 @@ def _lists(folder: Path, shots: list[Shot]) -> None:
             continue
         items = [
             f'<Item imageName="{shot.name}" vehicleID="{shot.pid:04d}" cameraID="c{shot.camid:03d}" '
-            f'colorID="{kinds["color"].index(shot.traits.colour) + 1}" typeID="{kinds["type"].index(shot.traits.type) + 1}" />'
+            f'colorID="{1 + draw_vehicles.PAINTS.index(shot.traits.colour)}" '
+            f'typeID="{1 + draw_vehicles.TYPES.index(shot.traits.type)}" />'
             for shot in chosen
         ]
         root = {"train": "TrainingImages", "test": "TestImages"}[name]

@@ -32,8 +32,8 @@ Traits = namedtuple("Traits", OPTIONS)
 
 
 def sensible(traits: Traits) -> bool:
-    """Whether all traits show: no pattern in the colour of its ground."""
-    return traits.pattern.split()[0] != traits.top.split()[0]
+    """Whether all traits show: no pattern or lower garment in the colour of the upper one."""
+    return traits.top.split()[0] not in (traits.pattern.split()[0], traits.bottom.split()[0])
 
 
 def caption(traits: Traits, azimuth: float) -> str:

@@ -96,7 +96,7 @@ def _mark(solid: Mesh, marking: str, row: np.ndarray) -> None:
         elif kind == "panel" and k % 2 == 0:
             solid.patch(quad, *((0.36, 0.70) if flank else (0.27, 0.73)), 0, 1, colour)
         elif kind == "circle" and k % 2 == 0:
-            solid.disc(quad.mean(axis=0), 0.62 * (quad[3, 2] - quad[0, 2]) + 0.05, "xz" if flank else "yz", colour)
+            solid.disc(quad.mean(axis=0), 0.62 * (quad[3, 2] - quad[0, 2]) + 0.05, 1 if flank else 0, colour)
 
 
 def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
@@ -118,7 +118,7 @@ def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
         for x in positions:
             for y in (-half - 0.02, half + 0.02):
                 for radius, colour in ((1.22, 22), (1, 42), (0.66, RIMS[traits.rims]), (0.22, 70)):
-                    solid.disc((x, y, wheel), radius * wheel, "xz", colour)
+                    solid.disc((x, y, wheel), radius * wheel, 1, colour)
 
     def two_tone(colour) -> np.ndarray:
         return np.stack([np.tile(colour if skirt is None else skirt, (8, 1)), np.tile(colour, (8, 1))])
