@@ -180,7 +180,7 @@ def distance_blocks(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> 
                 torch.add(query_norm[rows], gallery_norm, out=block)
                 block.addmm_(query[rows], gallery.T, beta=1, alpha=-2)
         if len(copy):
-            block[:, copy] = block[:, original]
+            block.index_copy_(1, copy, block.index_select(1, original))
         yield rows, block
 
 
