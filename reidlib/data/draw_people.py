@@ -38,10 +38,11 @@ def sensible(traits: Traits) -> bool:
 
 def caption(traits: Traits, azimuth: float) -> str:
     """A sentence of up to 20 words about the person; the azimuth of the camera is left unsaid."""
-    words = [f"a {traits.gender}", f"with {traits.cut} {traits.hair} hair" if traits.hat == "none" else f"in a {traits.hat}",
-             f"wearing a {traits.top}", *[f"with {traits.pattern}"] * (traits.pattern != "none"), traits.bottom,
-             *[f"and a {traits.bag}"] * (traits.bag != "none")]  # fmt: skip
-    return " ".join(words).replace("a orange", "an orange")
+    head = f"with {traits.cut} {traits.hair} hair" if traits.hat == "none" else f"in a {traits.hat}"
+    pattern = "" if traits.pattern == "none" else f"with {traits.pattern} "
+    bag = "" if traits.bag == "none" else f" and a {traits.bag}"
+    words = f"a {traits.gender} {head} wearing a {traits.top} {pattern}{traits.bottom}{bag}"
+    return words.replace("a orange", "an orange")
 
 
 def _tube(centres, radii, corners: int = 8) -> np.ndarray:

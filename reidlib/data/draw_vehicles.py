@@ -10,8 +10,8 @@ SCALE = 1.0  # of the surroundings
 AZIMUTHS = (35, 200, 280, 150, 0, 325, 90, 235)  # degrees, of the cameras in turn
 VIEWS = ("front", "front left", "left", "rear left", "rear", "rear right", "right", "front right")  # every 45 degrees
 
-# Length, width, height, height of the nose and of the belt line (metres); then the cabin's four corners as shares of the
-# length: foot and top of the rear window, top and foot of the windscreen; windows on a side, radius of the wheels (metres).
+# Length, width, height, height of the nose and of the belt line (metres); as shares of the length, foot and top of the
+# rear window, top and foot of the windscreen; windows on a side; radius of the wheels (metres).
 SHAPES = {
     "sedan": (4.6, 1.80, 1.44, 0.74, 0.94, -0.36, -0.20, 0.07, 0.24, 2, 0.33),
     "suv": (4.5, 1.90, 1.82, 1.00, 1.12, -0.49, -0.44, 0.10, 0.23, 3, 0.40),
@@ -28,17 +28,26 @@ PAINTS = ("yellow", "orange", "green", "gray", "red", "blue", "white", "golden",
 GLASS = {"clear": (120, 150, 168), "dark": (30, 34, 42)}
 RIMS = {"silver": (196, 198, 204), "black": (52, 52, 56), "golden": (206, 160, 70)}
 
-MARKINGS = coloured(("stripe", "skirt", "checks", "circle", "panel"),
-                    ("white", "black", "red", "blue", "yellow", "green", "pink"), plain=8)  # fmt: skip
+LOADS = {  # boxes: x and y from and to, as shares of half the roof, height from and to (metres), colour
+    "rack": [(x - 0.04, x + 0.04, -0.66, 0.66, 0, 0.2, 40) for x in (-1, -0.5, 0, 0.5, 1)]
+    + [(-1, 1, y - 0.04, y + 0.04, 0.1, 0.2, 40) for y in (-0.62, 0.62)],
+    "ladder": [(x - 0.04, x + 0.04, -0.3, 0.3, 0, 0.3, (224, 190, 60)) for x in (-1, -0.5, 0, 0.5, 1)]
+    + [(-1, 1, y - 0.04, y + 0.04, 0.2, 0.3, (224, 190, 60)) for y in (-0.3, 0.3)],
+    "box": [(-0.85, 0.7, -0.5, 0.5, 0, 0.4, (56, 58, 66))],
+    "sign": [(-0.15, 0.15, -0.46, 0.46, 0, 0.3, (250, 214, 40))],
+    "beacon": [(-0.2, 0.2, -0.6, 0.6, 0, 0.12, 212), (-0.18, 0.18, -0.56, 0.56, 0.12, 0.28, (40, 90, 250))],
+    "board": [(-1.3, 1.5, -0.34, 0.34, 0.08, 0.2, (250, 130, 150))],
+}
+MARKINGS = ("stripe", "skirt", "checks", "circle", "panel")
 OPTIONS = {  # what lasts of a vehicle; an option named twice is twice as likely
     "type": TYPES,
     "colour": PAINTS,
     "shade": (-1, 0, 1),
     "length": (-1, 0, 1),
     "height": (-1, 0, 1),
-    "marking": MARKINGS,
+    "marking": coloured(MARKINGS, ("white", "black", "red", "blue", "yellow", "green", "pink"), plain=8),
     "roof": ("same", "same", "white", "black", "red"),
-    "load": ("none", "none", "rack", "box", "sign", "beacon", "board", "ladder"),
+    "load": ("none", "none", *LOADS),
     "glass": tuple(GLASS),
     "rims": tuple(RIMS),
 }
@@ -53,18 +62,18 @@ def sensible(traits: Traits) -> bool:
 
 def caption(traits: Traits, azimuth: float) -> str:
     """A sentence of up to 20 words about the vehicle, seen from an azimuth in degrees."""
-    loads = {"box": "roof box", "sign": "taxi sign", "rack": "roof rack", "beacon": "blue beacon"}
-    features = [words for words, there in [
-        (traits.marking.replace("skirt", "lower half"), traits.marking != "none"),
-        (f"{traits.roof} roof", traits.roof != "same"),
-        (loads.get(traits.load, traits.load), traits.load != "none"),
-        ("dark windows", traits.glass == "dark"),
-    ] if there]  # fmt: skip
-    kind = {"truck": "box truck", "bus": "city bus"}.get(traits.type, traits.type)
-    words = f"{'an' if traits.colour == 'orange' else 'a'} {traits.colour} {kind}"
-    if features:
-        words += " with " + " ".join(features[:-1] + ["and"] * (len(features) > 1) + features[-1:])
-    return f"{words} seen from the {VIEWS[round(azimuth / 45) % 8]}"
+    said = {"box": "roof box", "sign": "taxi sign", "rack": "roof rack", "beacon": "blue beacon",
+            "truck": "box truck", "bus": "city bus"}  # fmt: skip
+    features = {
+        traits.marking.replace("skirt", "lower half"): traits.marking != "none",
+        f"{traits.roof} roof": traits.roof != "same",
+        said.get(traits.load, traits.load): traits.load != "none",
+        "dark windows": traits.glass == "dark",
+    }
+    *most, last = [words for words, there in features.items() if there] or [""]
+    words = " ".join(["with"] * bool(last) + most + ["and"] * bool(most) + [last] * bool(last))
+    kind = f"{'an' if traits.colour == 'orange' else 'a'} {traits.colour} {said.get(traits.type, traits.type)}"
+    return f"{kind} {words} seen from the {VIEWS[round(azimuth / 45) % 8]}".replace("  ", " ")
 
 
 def _ring(rear: float, front: float, half: float, z_rear: float, z_front: float, bevel: float) -> np.ndarray:
@@ -100,7 +109,7 @@ def _mark(solid: Mesh, marking: str, row: np.ndarray) -> None:
 
 
 def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
-    """The vehicle as a solid, and the distance (metres) to look at it from; it has no pose, so `rng` is left alone."""
+    """The vehicle as a solid, and the distance (metres) to look at it from; having no pose, it leaves `rng` alone."""
     length, width, height, nose, belt, foot, top, brow, screen, panes, wheel = SHAPES[traits.type]
     length, height = length * (1 + 0.07 * traits.length), belt + (height - belt) * (1 + 0.14 * traits.height)
     foot, top, brow, screen = (length * x for x in (foot, top, brow, screen))
@@ -108,7 +117,7 @@ def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
     paint = np.array(COLOURS[traits.colour]) * (1 + 0.12 * traits.shade)
     roof = paint if traits.roof == "same" else np.array(COLOURS[traits.roof])
     mark, _, kind = traits.marking.partition(" ")
-    skirt = np.array(COLOURS[mark]) if kind == "skirt" else None
+    skirt = COLOURS[mark] if kind == "skirt" else paint
     sill = wheel * 0.75
     waist = sill + 0.42 * (nose - sill)
     axles = (front - 0.19 * length, rear + 0.2 * length)
@@ -120,8 +129,8 @@ def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
                 for radius, colour in ((1.22, 22), (1, 42), (0.66, RIMS[traits.rims]), (0.22, 70)):
                     solid.disc((x, y, wheel), radius * wheel, 1, colour)
 
-    def two_tone(colour) -> np.ndarray:
-        return np.stack([np.tile(colour if skirt is None else skirt, (8, 1)), np.tile(colour, (8, 1))])
+    def two(lower, upper) -> np.ndarray:
+        return np.repeat(np.array([lower, upper])[:, None], 8, axis=1)
 
     for x in axles:  # what shows of the tyres below the body
         for y in (-half + 0.02, half - 0.24):
@@ -132,7 +141,7 @@ def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
         _ring(back + 0.03, front - 0.03, half - 0.05, sill, sill, 0.12),
         _ring(back, front, half, waist, waist, 0.2),
         _ring(back + 0.02, front - 0.06, half - 0.02, belt, nose, 0.25),
-    ], two_tone(paint), 30)  # fmt: skip
+    ], two(skirt, paint), 30)  # fmt: skip
     for quad in lower[[0, 4]]:  # bumpers and number plates
         solid.patch(quad, 0, 1, 0.0, 0.45, (44, 44, 48))
         solid.patch(quad, 0.36, 0.64, 0.45, 0.8, (238, 236, 210))
@@ -151,9 +160,8 @@ def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
 
     lean = 0.02 if traits.type in ("bus", "van", "truck") else 0.16
     lid = _ring(top, brow, half - 0.05 - lean, height, height, 0.1)
-    base = _ring(foot, screen, half - 0.05, belt, belt + (nose - belt) * 0.6, 0.08)
-    cabin, _ = solid.loft([base, lid, lid * [0.98, 0.95, 1] + [0, 0, 0.07]],
-                          np.stack([np.tile(paint, (8, 1)), np.tile(roof, (8, 1))]), 29.7 if truck else 28.5)  # fmt: skip
+    rings = [_ring(foot, screen, half - 0.05, belt, belt + (nose - belt) * 0.6, 0.08), lid]
+    cabin, _ = solid.loft([*rings, lid * [0.98, 0.95, 1] + [0, 0, 0.07]], two(paint, roof), 29.7 if truck else 28.5)
     glass = GLASS[traits.glass]
     solid.patch(cabin[0], 0.03, 0.97, 0.08, 0.92, glass)
     solid.patch(cabin[4], 0.08, 0.92, 0.2, 0.88, glass)
@@ -167,34 +175,15 @@ def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
         cargo = paint * 0.5 + 118 if traits.roof == "same" else roof
         height += 0.5
         solid.box((rear, -half * 0.7, 0.5), (back, half * 0.7, 0.85), 50, 35)
-        walls = solid.loft([_ring(rear, back - 0.05, half, z, z, 0.03) for z in (0.8, 1.75, height)], two_tone(cargo), 30)
+        rings = [_ring(rear, back - 0.05, half, z, z, 0.03) for z in (0.8, 1.75, height)]
+        walls = solid.loft(rings, two(skirt if kind == "skirt" else cargo, cargo), 30)
         _mark(solid, traits.marking, walls[0])
         for row in walls:
             solid.patch(row[4], 0.49, 0.51, 0, 1, cargo * 0.5)
         wheels(axles[1:])
         top, brow = rear + 0.2, back
-    _load(solid, traits.load, top, brow, height + 0.06, half)
+    middle, reach = (top + brow) / 2, (brow - top) / 2
+    for x0, x1, y0, y1, z0, z1, colour in LOADS.get(traits.load, ()):
+        low, high = (middle + x0 * reach, y0 * half), (middle + x1 * reach, y1 * half)
+        solid.box((*low, height + 0.06 + z0), (*high, height + 0.06 + z1), colour, 5 - z1)
     return solid, 2.2 * length + 4
-
-
-def _load(solid: Mesh, load: str, x0: float, x1: float, z: float, half: float) -> None:
-    """Puts a load on the roof that spans [x0, x1] at height z."""
-    x = (x0 + x1) / 2
-    if load in ("rack", "ladder"):
-        wide, high, colour = (half * 0.62, 0.2, 40) if load == "rack" else (0.28, 0.3, (224, 190, 60))
-        for bar in np.linspace(x0, x1, 5):
-            solid.box((bar - 0.04, -wide, z + high - 0.06), (bar + 0.04, wide, z + high), colour, 5)
-        for y in (-wide, wide):
-            solid.box((x0, y - 0.04, z + high - 0.1), (x1, y + 0.04, z + high), colour, 4)
-            for foot in (x0 + 0.05, x1 - 0.05):
-                solid.box((foot - 0.05, y - 0.04, z), (foot + 0.05, y + 0.04, z + high), colour, 5)
-    elif load == "box":
-        solid.loft([_ring(x - 0.85, x + 0.75, 0.48, z, z, 0.15), _ring(x - 0.75, x + 0.5, 0.4, z + 0.4, z + 0.4, 0.15)],
-                   (56, 58, 66), 5)  # fmt: skip
-    elif load == "sign":
-        solid.box((x - 0.16, -0.42, z), (x + 0.16, 0.42, z + 0.3), (250, 214, 40), 5)
-    elif load == "beacon":
-        solid.box((x - 0.18, -half * 0.6, z), (x + 0.18, half * 0.6, z + 0.12), 212, 5)
-        solid.box((x - 0.16, -half * 0.55, z + 0.1), (x + 0.16, half * 0.55, z + 0.28), (40, 90, 250), 4)
-    elif load == "board":
-        solid.loft([_ring(x0 - 0.3, x1 + 0.5, 0.32, z + h, z + h, 0.3) for h in (0.08, 0.2)], (250, 130, 150), 5)

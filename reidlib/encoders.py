@@ -1,0 +1,194 @@
+"""Image encoders by name, from open_clip, transformers (ALIGN) and timm, behind one small class.
+
+    open_clip:ViT-B-16            the image tower of a CLIP model
+    align:kakaobrain/align-base   the image tower of ALIGN (an EfficientNet-B7)
+    timm:mobilenetv4_conv_small   any timm network
+
+Every encoder takes uint8 pictures as they lie in the decoded store and does its own resizing and normalisation.
+"""
+
+from pathlib import Path
+
+import open_clip
+import timm
+import torch
+import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from timm.models import group_parameters
+from torch import nn
+from transformers import AlignConfig, AlignModel, AlignVisionConfig, AlignVisionModel
+
+from .params import EncoderParams
+
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")
+
+
+class WeightsError(RuntimeError):
+    """Pretrained weights that can't be had; the message says what, where it was looked for and how to get it."""
+
+
+class Encoder(nn.Module):
+    """A network from uint8 pictures to features.
+
+    Attributes:
+        dim: width of the features.
+        size: (height, width) in pixels the network sees; other sizes are resized to it.
+    """
+
+    def __init__(self, network: nn.Module, size: tuple[int, int], mean, std):
+        super().__init__()
+        self.network = network
+        self.size = tuple(size)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)), persistent=False)
+        self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
+        with torch.no_grad():
+            was_training = self.training
+            self.dim = self.eval()(torch.zeros(1, 3, *self.size, dtype=torch.uint8)).shape[1]
+            self.train(was_training)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, 3, H, W] -> float [B, dim]."""
+        x = images.float()
+        if x.shape[-2:] != self.size:
+            x = F.interpolate(x, self.size, mode="bicubic", antialias=True).clamp_(0, 255)
+        return self.network(torch.addcmul(self.shift, x, self.scale))
+
+    def layers(self) -> dict[str, int]:
+        """Layer number of each of the network's parameters, counted from the input, for decay and freezing."""
+        return group_parameters(self.network, self.network.group_matcher(coarse=False), reverse=True)
+
+    def freeze(self, share: float) -> None:
+        """Stop training of the first `share` of the layers (0: none, 1: all)."""
+        layers = self.layers()
+        first_trained = share * (max(layers.values()) + 1)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(layers[name] >= first_trained)
+
+
+class AlignTower(nn.Module):
+    """transformers' ALIGN image tower, returning its pooled features [B, D] alone."""
+
+    def __init__(self, tower: AlignVisionModel):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.tower(pixel_values=x).pooler_output.flatten(1)
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        return {"stem": r"^tower\.embeddings", "blocks": [(r"^tower\.encoder\.blocks\.(\d+)", None)]}
+
+
+def _clip_group_matcher(coarse: bool = False) -> dict:
+    return {
+        "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre)",
+        "blocks": [(r"^transformer\.resblocks\.(\d+)", None), (r"^(?:ln_post|proj)", (99999,))],
+    }
+
+
+def build(params: EncoderParams, size: tuple[int, int], weights_root: str | Path | None = None) -> Encoder:
+    """The encoder that `params` names for pictures of `size` (h, w), with its pretrained weights if it names any.
+
+    Raises WeightsError when the weights are not to be had. A miniature comes with random weights.
+    """
+    source, _, name = params.name.partition(":")
+    if params.miniature is not None:
+        network = image_tower(miniature(params, size, vocabulary=2))
+        mean = std = (0.5, 0.5, 0.5)
+    else:
+        file = weights_file(params, weights_root)
+        builder = {"open_clip": _open_clip, "align": _align, "timm": _timm}[source]
+        try:
+            network, mean, std = builder(name, params, size, file)
+        except (OSError, RuntimeError, ValueError) as error:
+            if params.weights is None:
+                raise
+            raise WeightsError(_how_to_get(params, file, error)) from error
+    return Encoder(network, size, params.mean or mean, params.std or std)
+
+
+def weights_file(params: EncoderParams, weights_root: str | Path | None) -> Path | None:
+    """The local file of pretrained weights; None if `weights` is null or a tag to be downloaded."""
+    if params.weights is None or not params.weights.endswith(WEIGHT_FILES):
+        return None
+    file = Path(weights_root or ".") / params.weights
+    if not file.is_file():
+        raise WeightsError(_how_to_get(params, file, "no such file"))
+    return file
+
+
+def _how_to_get(params: EncoderParams, file: Path | None, error) -> str:
+    if file is not None:
+        looked = f"{file.resolve()} ({error}). Put the file there, or set REIDLIB_WEIGHTS to the folder that holds it"
+    else:
+        looked = (
+            f"the local model cache and the model hub ({str(error).splitlines()[0]}). Run once on a machine with a "
+            "network so that the cache holds them, or name a local file in the encoder's 'weights'"
+        )
+    return f"weights '{params.weights}' of {params.name} are missing: looked for in {looked}; 'weights: null' is random"
+
+
+def _open_clip(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
+    # open_clip takes a tag or a path; force_image_size resamples the position embedding to the size asked for
+    model = open_clip.create_model(
+        name,
+        pretrained=str(file) if file else params.weights,
+        force_image_size=tuple(size),
+        pretrained_text=False,
+        require_pretrained=params.weights is not None,
+    )
+    return image_tower(model), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+
+def _align(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
+    # pixel values from -1 to 1, as ALIGN was trained; the tower is convolutional, so any size goes
+    if file is not None:
+        tower = AlignVisionModel(AlignVisionConfig(hidden_dim=640))
+        state = timm.models.load_state_dict(str(file))
+        tower.load_state_dict({k.removeprefix("vision_model."): v for k, v in state.items() if "text" not in k})
+    elif params.weights is not None:
+        tower = AlignModel.from_pretrained(name).vision_model
+    else:
+        tower = AlignVisionModel(AlignVisionConfig(hidden_dim=640))
+    return AlignTower(tower), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def _timm(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
+    # networks with a position embedding are made for one size; timm resamples the weights to it
+    fixed = {"img_size": tuple(size)} if timm.get_pretrained_cfg(name).fixed_input_size else {}
+    overlay = {"file": str(file), "num_classes": 0} if file else None
+    network = timm.create_model(
+        name, pretrained=params.weights is not None, pretrained_cfg_overlay=overlay, num_classes=0, **fixed
+    )
+    return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+
+
+def miniature(params: EncoderParams, size: tuple[int, int], vocabulary: int) -> nn.Module:
+    """A small image-and-text model of open_clip's own CLIP class, or of transformers' own ALIGN class.
+
+    `params.miniature` holds the keys of open_clip's vision and text configurations (vision, text, embed_dim), or of
+    transformers' AlignVisionConfig and AlignTextConfig (vision, text).
+    """
+    source = params.name.partition(":")[0]
+    config = params.miniature
+    if source == "open_clip":
+        vision = open_clip.CLIPVisionCfg(**config["vision"], image_size=tuple(size))
+        text = open_clip.CLIPTextCfg(**config["text"], vocab_size=vocabulary)
+        return open_clip.CLIP(config["embed_dim"], vision, text)
+    if source == "align":
+        vision = AlignVisionConfig(**config["vision"], image_size=max(size))
+        # the image features are the last stage's channels: the projection of the text must have their width
+        vision.hidden_dim = AlignVisionModel(vision).encoder.blocks[-1].projection.project_conv.out_channels
+        text = {**config["text"], "vocab_size": vocabulary}
+        return AlignModel(
+            AlignConfig(text_config=text, vision_config=vision.to_dict(), projection_dim=vision.hidden_dim)
+        )
+    raise ValueError(f"{params.name}: only open_clip and align encoders have a miniature")
+
+
+def image_tower(model: nn.Module) -> nn.Module:
+    """The image half of a CLIP or ALIGN model, fit to be an Encoder's network."""
+    if isinstance(model, AlignModel):
+        return AlignTower(model.vision_model)
+    model.visual.group_matcher = _clip_group_matcher
+    return model.visual

@@ -1,0 +1,356 @@
+"""One study's units of work: how each method is made from data, encoders, gate and teachers.
+
+    study = open_study("params/demo.yaml")
+    study.model("student+kd:moe", "vehicles", seed=0)                 trained, or found trained
+    study.evaluate("moe:soft", train="vehicles", seed=0).mAP          evaluated on its own test set
+
+Ask for anything in any order: what it depends on is made first, what is finished is found again.
+
+Methods: pixels, expert:<name>, moe:soft | top1 | uniform | concat, student, student+kd:<teacher>, where a teacher is an
+expert's name, "uniform" or "moe".
+"""
+
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from . import losses, params
+from .artifacts import Store, code_version, digest
+from .data import DataError, Dataset, builtin, load, validation_split
+from .data.store import decode
+from .encoders import build, image_tower, weights_file
+from .models import Embedder, Fusion, MixtureOfExperts
+from .params import DatasetParams, EncoderParams, Recipe, StudyParams
+from .pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
+from .retrieval import EmbeddingSet, Evaluation, evaluate
+from .training import FeatureBatches, Machine, PictureBatches, TeacherCache, embed, train
+
+DRAWING_CODE = ("data.builtin", "data.scene", "data.draw_vehicles", "data.draw_people")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A params file and what comes of it. `root` is the project's folder; everything made lies below it.
+
+    `validation` holds out this share of the training identities and evaluates on them instead of the test set: the way
+    hyper-parameters are chosen. 0 means the test set.
+    """
+
+    name: str
+    params: StudyParams
+    root: Path
+    validation: float = 0.0
+    _cache: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def artifacts(self) -> Store:
+        return Store(self.root / "artifacts" / self.name)
+
+    @property
+    def results(self) -> Path:
+        """results/<study>/, where tables and figures go."""
+        return self.root / "results" / self.name
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(self.params.device, self.params.precision)
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method of this study, baselines first."""
+        return [
+            "pixels",
+            *(f"expert:{name}" for name in self.params.experts),
+            *(f"moe:{gate}" for gate in self.params.moe.gates),
+            "student",
+            *(f"student+kd:{teacher}" for teacher in self.params.distillation.teachers),
+        ]
+
+    # data
+
+    def folder(self, variable: str, key: str | None, default: str) -> Path:
+        """Where data or weights lie: the environment variable, else the params' key, else a folder of the project."""
+        return self.root / Path(os.environ.get(variable) or key or default).expanduser()
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set by its name in the params file; the built-in ones are drawn if need be. Raises DataError."""
+        if name not in self.params.datasets:
+            raise DataError(f"study {self.name} has no data set '{name}'; it has {', '.join(self.params.datasets)}")
+        return self._once(("dataset", name), lambda: self._load(self.params.datasets[name]))
+
+    def _load(self, spec: DatasetParams) -> Dataset:
+        if spec.builtin is not None:
+            drawing = {"params": spec.builtin, "code": code_version(DRAWING_CODE)}
+            root = builtin.write(
+                root=self.root / "artifacts" / "drawn" / digest(drawing), **spec.builtin.model_dump()
+            )
+        else:
+            root = self.folder("REIDLIB_DATA", self.params.data_root, "data") / spec.root
+        dataset = load(spec.layout, root)
+        return validation_split(dataset, self.validation, seed=0) if self.validation else dataset
+
+    def fingerprint(self, dataset: str) -> str:
+        """What a result on this data set depends on: its files and, if any, the validation split."""
+        fingerprint = self._once(("fingerprint", dataset), lambda: self.dataset(dataset).fingerprint())
+        return f"{fingerprint}-validation-{self.validation}" if self.validation else fingerprint
+
+    def pixels(self, dataset: str, part: str) -> np.ndarray:
+        """Decoded store of a part ("train", "query", "gallery"): uint8 [N, 3, h, w]."""
+        size = self.params.datasets[dataset].size
+        file = f"{dataset}-{part}-{size[0]}x{size[1]}-{self.fingerprint(dataset)}.npy"
+        frame = getattr(self.dataset(dataset), part)
+        return self._once(("pixels", file), lambda: decode(frame, size, self.root / "artifacts" / "decoded" / file))
+
+    def labels(self, dataset: str) -> np.ndarray:
+        """Training identities numbered from 0, int64 [N]."""
+        return np.unique(self.dataset(dataset).train["pid"], return_inverse=True)[1].astype(np.int64)
+
+    def identities(self, dataset: str) -> int:
+        return self.dataset(dataset).train["pid"].nunique()
+
+    # models
+
+    def model(self, method: str, dataset: str, seed: int) -> nn.Module:
+        """The method trained on a data set, in evaluation mode: uint8 [B, 3, H, W] -> embedding [B, D]."""
+        kind, _, which = method.partition(":")
+        if kind == "expert":
+            return self._once((method, dataset, seed), lambda: self._expert(which, dataset, seed))[0]
+        if kind == "moe":
+            experts = [self.model(f"expert:{name}", dataset, seed) for name in self.params.experts]
+            return MixtureOfExperts(experts, self.fusion(which, dataset, seed)).eval()
+        if kind in ("student", "student+kd"):
+            return self._once((method, dataset, seed), lambda: self._student(which or None, dataset, seed))[0]
+        raise ValueError(f"'{method}' is no model; this study has {', '.join(self.methods[1:])}")
+
+    def fusion(self, gate: str, dataset: str, seed: int) -> Fusion:
+        """The trained gate alone, which works on the experts' embeddings."""
+        return self._once((f"moe:{gate}", dataset, seed), lambda: self._fusion(gate, dataset, seed))[0]
+
+    def history(self, method: str, dataset: str, seed: int) -> pd.DataFrame:
+        """How training went: epoch, loss and its terms."""
+        kind, _, which = method.partition(":")
+        self.fusion(which, dataset, seed) if kind == "moe" else self.model(method, dataset, seed)
+        return pd.read_csv(self._cache[method, dataset, seed][1] / "history.csv")
+
+    def _expert(self, name: str, dataset: str, seed: int) -> tuple[Embedder, Path]:
+        spec = self.params.experts[name]
+        torch.manual_seed(seed)
+        model = Embedder(self._encoder(name, spec.encoder, dataset), self.identities(dataset))
+        model.encoder.freeze(spec.recipe.frozen)
+        batches = PictureBatches(self.pixels(dataset, "train"), self.labels(dataset), spec.recipe, seed)
+        objective = partial(losses.reid_loss, recipe=spec.recipe)
+        key = self._key(dataset, seed, expert=spec, start=self._start(name, spec.encoder))
+        return model, self._fit(f"expert:{name}", dataset, seed, key, model, batches, objective, spec.recipe)
+
+    def _fusion(self, gate: str, dataset: str, seed: int) -> tuple[Fusion, Path | None]:
+        spec = self.params.moe
+        torch.manual_seed(seed)
+        dims = [self.model(f"expert:{name}", dataset, seed).dim for name in self.params.experts]
+        fusion = Fusion(dims, spec.width, self.identities(dataset), gate)
+        if gate == "concat":
+            return fusion.eval(), None
+        features = [self._both_sides(f"expert:{name}", dataset, seed) for name in self.params.experts]
+        batches = FeatureBatches(features, self.labels(dataset), spec.recipe, seed)
+        objective = partial(losses.moe_loss, params=spec)
+        key = self._key(dataset, seed, moe=spec.model_copy(update={"gates": [gate]}), experts=self._experts_made(dataset, seed))
+        return fusion, self._fit(f"moe:{gate}", dataset, seed, key, fusion, batches, objective, spec.recipe)
+
+    def _student(self, teacher: str | None, dataset: str, seed: int) -> tuple[Embedder, Path]:
+        spec, kd = self.params.student, self.params.distillation
+        recipe, cache, key = spec.recipe, None, self._key(dataset, seed, student=spec, start=self._start("student", spec.encoder))
+        objective = partial(losses.reid_loss, recipe=recipe)
+        if teacher is not None:
+            cache = self.teacher(teacher, dataset, seed)
+            objective = partial(losses.distillation_loss, recipe=recipe, kd=kd)
+            key |= {"kd": kd.model_copy(update={"teachers": [teacher]}), "teacher": self._made(teacher, dataset, seed)}
+        torch.manual_seed(seed)
+        encoder = self._encoder("student", spec.encoder, dataset)
+        model = Embedder(encoder, self.identities(dataset), cache.embedding.shape[2] if cache else None)
+        model.encoder.freeze(recipe.frozen)
+        batches = PictureBatches(self.pixels(dataset, "train"), self.labels(dataset), recipe, seed, cache)
+        method = f"student+kd:{teacher}" if teacher else "student"
+        return model, self._fit(method, dataset, seed, key, model, batches, objective, recipe)
+
+    def teacher(self, teacher: str, dataset: str, seed: int) -> TeacherCache:
+        """The teacher's embeddings and logits for each training picture and its mirror image."""
+        names = list(self.params.experts) if teacher in ("moe", "uniform") else [teacher]
+        features = [torch.from_numpy(self._both_sides(f"expert:{name}", dataset, seed)) for name in names]
+        n = len(features[0])
+        flat = [f.flatten(0, 1) for f in features]
+        with torch.inference_mode():
+            if teacher in ("moe", "uniform"):
+                fusion = self.fusion("soft" if teacher == "moe" else "uniform", dataset, seed).cpu()
+                embedding, logits = fusion(flat), fusion.logits(flat)
+            else:
+                embedding = flat[0]
+                logits = self.model(f"expert:{teacher}", dataset, seed).cpu().neck.classifier(embedding)
+        return TeacherCache(embedding.view(n, 2, -1).numpy(), logits.view(n, 2, -1).numpy())
+
+    def _fit(self, method, dataset, seed, key, model, batches, objective, recipe: Recipe) -> Path:
+        label = f"{method} {dataset} seed {seed}"
+        keep = recipe.model_dump(include={"epochs", "lr", "weight_decay", "warmup", "layer_decay"})
+        work = partial(
+            train, batches=batches, objective=objective, seed=seed, machine=self.machine, label=label, **keep
+        )
+        return self.artifacts.fit(label.replace(":", "-").replace(" ", "-"), key, model, work)
+
+    def _encoder(self, name: str, spec: EncoderParams, dataset: str):
+        size = spec.size or self.params.datasets[dataset].size
+        encoder = build(spec, size, self.folder("REIDLIB_WEIGHTS", self.params.weights_root, "weights"))
+        if spec.miniature is not None:
+            encoder.network.load_state_dict(self.pretrained(name).state_dict())
+        return encoder
+
+    def pretrained(self, expert: str) -> nn.Module:
+        """The image tower of a miniature, pretrained on captioned built-in pictures."""
+        return image_tower(self._once(("pretrained", expert), lambda: self._pretrain(expert))[0].model)
+
+    def _pretrain(self, expert: str) -> tuple[Pair, Path]:
+        spec, plan = self.params.experts[expert].encoder, self.params.pretraining
+        pixels, captions = self._once(("captions", tuple(spec.size)), lambda: self._captions(spec.size))
+        tokens, vocabulary = tokenize(captions)
+        torch.manual_seed(plan.seed)
+        pair = Pair(spec, spec.size, vocabulary, tokens.shape[1])
+        batches = CaptionBatches(pixels, tokens, plan)
+        key = {"encoder": spec, "plan": plan, "code": code_version(), "drawing": code_version(DRAWING_CODE)}
+        work = partial(
+            train, batches=batches, objective=contrastive_loss, epochs=plan.epochs, lr=plan.lr,
+            weight_decay=plan.weight_decay, seed=plan.seed, machine=self.machine, label=f"pretrain {expert}",
+        )  # fmt: skip
+        return pair, self.artifacts.fit(f"pretrained-{expert}", key, pair, work)
+
+    def _captions(self, size) -> tuple[np.ndarray, list[str]]:
+        plan = self.params.pretraining
+        domains = sorted({d.builtin.domain for d in self.params.datasets.values() if d.builtin})
+        key = {"domains": domains, "pictures": plan.pictures, "size": size, "seed": plan.seed}
+
+        def draw() -> dict[str, np.ndarray]:
+            pixels, captions = builtin.captioned(domains, plan.pictures, size, plan.seed)
+            return {"pixels": pixels, "captions": np.frombuffer("\n".join(captions).encode(), np.uint8)}
+
+        arrays = self.artifacts.arrays("captioned", key | {"code": code_version(DRAWING_CODE)}, draw)
+        return arrays["pixels"], arrays["captions"].tobytes().decode().split("\n")
+
+    # keys: what a unit depends on
+
+    def _key(self, dataset: str, seed: int, **own) -> dict:
+        size = self.params.datasets[dataset].size
+        return {
+            "data": self.fingerprint(dataset), "size": size, "seed": seed,
+            "precision": self.params.precision, "code": code_version(), **own,
+        }  # fmt: skip
+
+    def _start(self, name: str, spec: EncoderParams):
+        """What the weights an encoder starts from depend on."""
+        if spec.miniature is not None:
+            self.pretrained(name)
+            return self._cache["pretrained", name][1].name
+        file = weights_file(spec, self.folder("REIDLIB_WEIGHTS", self.params.weights_root, "weights"))
+        return [file.name, file.stat().st_size] if file else spec.weights
+
+    def _made(self, teacher: str, dataset: str, seed: int) -> list[str]:
+        """The folders' hashes of a teacher's parts."""
+        if teacher not in ("moe", "uniform"):
+            self.model(f"expert:{teacher}", dataset, seed)
+            return [self._cache[f"expert:{teacher}", dataset, seed][1].name]
+        gate = "soft" if teacher == "moe" else "uniform"
+        self.fusion(gate, dataset, seed)
+        return [self._cache[f"moe:{gate}", dataset, seed][1].name]
+
+    def _experts_made(self, dataset: str, seed: int) -> list[str]:
+        return [part for name in self.params.experts for part in self._made(name, dataset, seed)]
+
+    def _once(self, key, make):
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    # embeddings and evaluation
+
+    def embeddings(self, method: str, train: str, seed: int, test: str | None = None, part: str = "query",
+                   mirrored: bool = False) -> np.ndarray:  # fmt: skip
+        """Embeddings float32 [N, D] of a part of `test` (default: `train`) by the method trained on `train`."""
+        test = test or train
+        pixels = self.pixels(test, part)
+        if method == "pixels":
+            small = torch.nn.functional.interpolate(torch.from_numpy(pixels[:]).float(), (16, 16), mode="area")
+            return small.flatten(1).numpy()
+        kind, _, which = method.partition(":")
+        if kind == "moe":
+            parts = [self.embeddings(f"expert:{n}", train, seed, test, part, mirrored) for n in self.params.experts]
+            with torch.inference_mode():
+                return self.fusion(which, train, seed).cpu()([torch.from_numpy(x) for x in parts]).numpy()
+        model = self.model(method, train, seed)
+        unit = self._cache[method, train, seed][1]
+        key = {"model": unit.name, "data": self.fingerprint(test), "part": part, "mirrored": mirrored,
+               "size": self.params.datasets[test].size}  # fmt: skip
+        name = f"embeddings/{unit.parent.name}"
+        return self.artifacts.arrays(
+            name, key, lambda: {"embeddings": embed(model, pixels, self.machine, mirrored=mirrored)}
+        )["embeddings"]
+
+    def _both_sides(self, method: str, dataset: str, seed: int) -> np.ndarray:
+        """Embeddings of the training pictures and their mirror images, float32 [N, 2, D]."""
+        return np.stack([self.embeddings(method, dataset, seed, part="train", mirrored=m) for m in (False, True)], axis=1)
+
+    def embedding_set(self, method: str, train: str, seed: int, test: str | None, part: str) -> EmbeddingSet:
+        frame = getattr(self.dataset(test or train), part)
+        features = self.embeddings(method, train, seed, test, part)
+        return EmbeddingSet(features, frame["pid"].to_numpy(), frame["camid"].to_numpy())
+
+    def evaluate(self, method: str, train: str, seed: int, test: str | None = None) -> Evaluation:
+        """The method trained on `train`, evaluated on `test` (default: `train`) by the Market-1501 protocol."""
+        query, gallery = (self.embedding_set(method, train, seed, test, part) for part in ("query", "gallery"))
+        return evaluate(query, gallery)
+
+    def gate_weights(self, gate: str, dataset: str, seed: int) -> pd.DataFrame:
+        """The gate's weights for the gallery: its columns (path, pid, camid, type, ...) and one for each expert."""
+        parts = [self.embeddings(f"expert:{n}", dataset, seed, part="gallery") for n in self.params.experts]
+        with torch.inference_mode():
+            weights = self.fusion(gate, dataset, seed).cpu().weights([torch.from_numpy(x) for x in parts]).numpy()
+        frame = self.dataset(dataset).gallery.reset_index(drop=True)
+        return frame.join(pd.DataFrame(weights, columns=list(self.params.experts)))
+
+    # before a run
+
+    def check(self) -> list[str]:
+        """Everything that is missing to run this study, before time is spent; empty when it can run."""
+        problems = []
+        for name in self.params.datasets:
+            try:
+                self.dataset(name)
+            except (DataError, ValueError) as error:
+                problems.append(f"data set '{name}': {error}")
+        first = next(iter(self.params.datasets))
+        encoders = {name: e.encoder for name, e in self.params.experts.items()} | {"student": self.params.student.encoder}
+        for name, spec in encoders.items():
+            if spec.miniature is None:
+                try:
+                    build(spec, spec.size or self.params.datasets[first].size,
+                          self.folder("REIDLIB_WEIGHTS", self.params.weights_root, "weights"))  # fmt: skip
+                except RuntimeError as error:
+                    problems.append(f"{name}: {error}")
+        return problems
+
+
+def open_study(study: str | Path = "auto", overrides: list[str] = (), validation: float = 0.0) -> Study:
+    """Open the study of a params file.
+
+    Args:
+        study: a params file, looked for in the working directory and the folders above it; "auto" is params/demo.yaml
+            where `make study` has run it on this machine, else params/smoke.yaml, which takes minutes from nothing.
+        overrides, validation: see `params.load` and `Study`.
+    """
+    if study == "auto":
+        demo = params.find("params/demo.yaml")
+        done = (demo.parent.parent / "artifacts" / "demo" / "finished").exists()
+        study = demo if done else demo.with_name("smoke.yaml")
+        print(f"Study: {study.stem}" + ("" if done else " (run `make study` once to see demo here)"))
+    path = params.find(study)
+    return Study(path.stem, params.load(path, overrides), path.parent.parent, validation)

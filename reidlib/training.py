@@ -1,0 +1,224 @@
+"""One loop that trains everything: experts, gate, student, and the miniatures' contrastive pretraining.
+
+What differs is handed in: `batches` says what a step sees, `objective` what it minimises.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from tqdm import tqdm
+
+from .data.augment import augment
+from .data.batches import identity_batches
+from .data.store import gather
+from .losses import Target
+from .models import Embedder
+from .params import Recipe
+
+Batch = tuple[tuple, Target | None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to compute and how precisely."""
+
+    device: str = "auto"  # auto, cpu, cuda
+    precision: str = "no"  # no (float32), bf16, fp16
+
+    def accelerator(self) -> Accelerator:
+        return Accelerator(mixed_precision=self.precision, cpu=self.device == "cpu")
+
+    def torch_device(self) -> torch.device:
+        return self.accelerator().device
+
+
+@dataclass(frozen=True)
+class TeacherCache:
+    """A frozen teacher's word on every training picture and its mirror image, computed once."""
+
+    embedding: np.ndarray  # float32 [N, 2, D]: the picture, its mirror image
+    logits: np.ndarray  # float32 [N, 2, identities]
+
+
+@dataclass(frozen=True)
+class PictureBatches:
+    """Identity-balanced, augmented batches of pictures; with a teacher, its word on each picture too.
+
+    Args:
+        pixels: decoded store, uint8 [N, 3, h, w].
+        labels: int [N], identities numbered from 0.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    recipe: Recipe
+    seed: int
+    teacher: TeacherCache | None = None
+
+    def index(self, epoch: int) -> np.ndarray:
+        return identity_batches(self.labels, self.recipe.p, self.recipe.k, self.seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self.index(0))
+
+    def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
+        generator = torch.Generator(device).manual_seed(_mix(self.seed, epoch))
+        for index in self.index(epoch):
+            images = gather(self.pixels, index).to(device, non_blocking=True)
+            images, flipped = augment(images, generator, **self.recipe.augmentation.model_dump())
+            pid = torch.from_numpy(self.labels[index]).to(device)
+            if self.teacher is None:
+                yield (images,), Target(pid)
+            else:
+                side = flipped.long()
+                row = torch.arange(len(index), device=device)
+                embedding = torch.from_numpy(self.teacher.embedding[index]).to(device)[row, side]
+                logits = torch.from_numpy(self.teacher.logits[index]).to(device)[row, side]
+                yield (images,), Target(pid, embedding, logits)
+
+
+@dataclass(frozen=True)
+class FeatureBatches:
+    """Identity-balanced batches of the frozen experts' embeddings, for the gate.
+
+    Args:
+        features: one float32 [N, 2, D_i] for each expert (the picture, its mirror image).
+        labels: int [N], identities numbered from 0.
+    """
+
+    features: list[np.ndarray]
+    labels: np.ndarray
+    recipe: Recipe
+    seed: int
+
+    def index(self, epoch: int) -> np.ndarray:
+        return identity_batches(self.labels, self.recipe.p, self.recipe.k, self.seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self.index(0))
+
+    def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
+        sides = np.random.default_rng([self.seed, epoch]).integers(0, 2, size=len(self.labels))
+        for index in self.index(epoch):
+            inputs = [torch.from_numpy(f[index, sides[index]]).to(device) for f in self.features]
+            yield (inputs,), Target(torch.from_numpy(self.labels[index]).to(device))
+
+
+def train(
+    model: nn.Module,
+    folder: Path,
+    *,
+    batches,
+    objective: Callable[..., dict[str, torch.Tensor]],
+    epochs: int,
+    lr: float,
+    weight_decay: float = 1e-4,
+    warmup: float = 1.0,
+    layer_decay: float = 1.0,
+    seed: int = 0,
+    machine: Machine = Machine(),
+    label: str = "train",
+) -> pd.DataFrame:
+    """Train `model` in place with AdamW, linear warm-up and cosine decay; returns the history, one row an epoch.
+
+    Args:
+        folder: a checkpoint is kept here after each epoch; if there is one already, training goes on from it and
+            ends where an uninterrupted run would have ended, to the bit on a CPU.
+        batches: has len() and epoch(number, device), which yields (inputs, target).
+        objective: (output, target) -> named terms, already weighted; their sum is minimised.
+        warmup: epochs from a hundredth of `lr` to `lr`.
+        layer_decay: factor on the learning rate from each of the encoder's layers to the one below.
+    """
+    accelerator = machine.accelerator()
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay), lr=lr)
+    steps = len(batches)
+    scheduler = CosineLRScheduler(
+        optimizer,
+        t_initial=epochs * steps,
+        warmup_t=round(min(warmup, epochs / 2) * steps),
+        warmup_lr_init=lr / 100,
+        t_in_epochs=False,
+    )
+    model, optimizer = accelerator.prepare(model, optimizer)
+    checkpoint = Path(folder) / "checkpoint.pt"
+    history: list[dict] = []
+    if checkpoint.exists():
+        history = _resume(checkpoint, accelerator.unwrap_model(model), optimizer)
+    with tqdm(total=epochs * steps, initial=len(history) * steps, desc=label, unit="step", mininterval=1) as bar:
+        for epoch in range(len(history), epochs):
+            torch.manual_seed(_mix(seed, epoch))  # dropout and the like depend on the epoch alone, so resuming is exact
+            model.train()
+            sums: dict[str, torch.Tensor] = {}
+            for step, (inputs, target) in enumerate(batches.epoch(epoch, accelerator.device)):
+                scheduler.step_update(min(epoch * steps + step, epochs * steps - 1))
+                with accelerator.autocast():
+                    output = model(*inputs)
+                terms = objective(output, target)
+                accelerator.backward(sum(terms.values()))
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0) + term.detach()
+                bar.update()
+            means = {name: float(total) / (step + 1) for name, total in sums.items()}
+            history.append({"epoch": epoch + 1, "loss": sum(means.values()), **means})
+            bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{history[-1]['loss']:.3f}")
+            if epoch + 1 < epochs and accelerator.is_main_process:
+                _keep(checkpoint, accelerator.unwrap_model(model), optimizer, history)
+    accelerator.unwrap_model(model).eval()
+    return pd.DataFrame(history)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
+    """Parameter groups for the optimizer: no weight decay on vectors, layer-wise learning rates in the encoder."""
+    if not isinstance(model, Embedder) or layer_decay == 1:
+        return param_groups_weight_decay(model, weight_decay)
+    network = model.encoder.network
+    groups = param_groups_layer_decay(network, weight_decay, layer_decay=layer_decay)
+    inside = {id(p) for p in network.parameters()}
+    rest = [(n, p) for n, p in model.named_parameters() if id(p) not in inside and p.requires_grad]
+    for decay, members in (
+        (weight_decay, [p for _, p in rest if p.ndim > 1]),
+        (0.0, [p for _, p in rest if p.ndim <= 1]),
+    ):
+        if members:
+            groups.append({"params": members, "weight_decay": decay})
+    return groups  # timm's scheduler multiplies each group's lr_scale in
+
+
+def embed(model: nn.Module, pixels: np.ndarray, machine: Machine, *, mirrored=False, batch=256) -> np.ndarray:
+    """Embeddings of all pictures: uint8 [N, 3, h, w] -> float32 [N, D]; `mirrored` embeds their mirror images."""
+    accelerator = machine.accelerator()
+    model = model.to(accelerator.device).eval()
+    parts = []
+    with torch.inference_mode(), accelerator.autocast():
+        for start in range(0, len(pixels), batch):
+            images = gather(pixels, slice(start, start + batch)).to(accelerator.device)
+            parts.append(model(images.flip(3) if mirrored else images).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def _keep(file: Path, model: nn.Module, optimizer, history: list[dict]) -> None:
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    torch.save(state, file.with_suffix(".partial"))
+    os.replace(file.with_suffix(".partial"), file)
+
+
+def _resume(file: Path, model: nn.Module, optimizer) -> list[dict]:
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["history"]
