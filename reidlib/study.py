@@ -138,6 +138,11 @@ class Study:
         self.fusion(which, dataset, seed) if kind == "moe" else self.model(method, dataset, seed)
         return pd.read_csv(self._cache[method, dataset, seed][1] / "history.csv")
 
+    def pretraining_history(self, expert: str) -> pd.DataFrame:
+        """How a miniature's pretraining went: epoch, loss."""
+        self.pretrained(expert)
+        return pd.read_csv(self._cache["pretrained", expert][1] / "history.csv")
+
     def _expert(self, name: str, dataset: str, seed: int) -> tuple[Embedder, Path]:
         spec = self.params.experts[name]
         torch.manual_seed(seed)
@@ -213,7 +218,7 @@ class Study:
 
     def _pretrain(self, expert: str) -> tuple[Pair, Path]:
         spec, plan = self.params.experts[expert].encoder, self.params.pretraining
-        pixels, captions = self._once(("captions", tuple(spec.size)), lambda: self._captions(spec.size))
+        pixels, captions = self.captions(spec.size)
         tokens, vocabulary = tokenize(captions)
         torch.manual_seed(plan.seed)
         pair = Pair(spec, spec.size, vocabulary, tokens.shape[1])
@@ -225,7 +230,8 @@ class Study:
         )  # fmt: skip
         return pair, self.artifacts.fit(f"pretrained-{expert}", key, pair, work)
 
-    def _captions(self, size) -> tuple[np.ndarray, list[str]]:
+    def captions(self, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+        """The pretraining pictures uint8 [N, 3, h, w] and their captions."""
         plan = self.params.pretraining
         domains = sorted({d.builtin.domain for d in self.params.datasets.values() if d.builtin})
         key = {"domains": domains, "pictures": plan.pictures, "size": size, "seed": plan.seed}

@@ -72,9 +72,9 @@ def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 
 
-def gather(store: np.ndarray, index: Sequence[int] | np.ndarray) -> torch.Tensor:
+def gather(store: np.ndarray, index: np.ndarray | slice) -> torch.Tensor:
     """The batch store[index] as a uint8 tensor [B, 3, h, w], a copy in memory."""
-    return torch.from_numpy(np.asarray(store[np.asarray(index)]))
+    return torch.from_numpy(np.array(store[index]))
 
 
 def _reopen(file: Path, shape: tuple[int, ...]) -> np.memmap:

@@ -1,0 +1,44 @@
+# The study's commands; `make` alone lists them.
+
+STUDY ?= demo
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+BASE_PYTHON ?= python3
+PYTHON = .venv/bin/python
+
+.PHONY: help install study check test lab lock clean
+
+help:
+	@echo "make study [STUDY=demo]   run a study to its end: params/<STUDY>.yaml -> results/<STUDY>/"
+	@echo "make check [STUDY=demo]   only say whether data and weights are there"
+	@echo "make lab                  JupyterLab on the notebooks"
+	@echo "make test                 the tests"
+	@echo "make install              build .venv from requirements.lock"
+	@echo "make clean [STUDY=demo]   forget what a study has made (artifacts/<STUDY>)"
+
+install: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another with BASE_PYTHON=...")'
+	$(BASE_PYTHON) -m venv .venv
+	$(PYTHON) -m pip install --quiet --requirement requirements.lock
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+study: check
+	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY) --rerun-incomplete --quiet rules
+	@echo "Done. Read results/$(STUDY)/README.md (tables and figures) or results/$(STUDY)/notebooks/ (the executed study)."
+
+check: install
+	@$(PYTHON) scripts/check.py params/$(STUDY).yaml
+
+test: install
+	@$(PYTHON) -m pytest
+
+lab: install
+	.venv/bin/jupyter lab --notebook-dir=notebooks
+
+lock:
+	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-header --no-emit-index-url -o requirements.lock
+
+clean:
+	rm -rf artifacts/$(STUDY)
