@@ -18,7 +18,7 @@ from timm.models import group_parameters
 from torch import nn
 from transformers import AlignConfig, AlignModel, AlignVisionConfig, AlignVisionModel
 
-from .params import EncoderParams
+from reidlib.params import EncoderParams
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")
 

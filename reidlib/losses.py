@@ -9,8 +9,8 @@ from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.miners import BatchHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
 
-from .models import Output
-from .params import DistillationParams, MoeParams, Recipe
+from reidlib.models import Output
+from reidlib.params import DistillationParams, MoeParams, Recipe
 
 _EUCLIDEAN = LpDistance(normalize_embeddings=False)
 _HARDEST = BatchHardMiner(distance=_EUCLIDEAN)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .encoders import Encoder
+from reidlib.encoders import Encoder
 
 
 class Output(NamedTuple):

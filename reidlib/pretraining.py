@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AlignModel
 
-from .data.store import gather
-from .encoders import miniature
-from .params import EncoderParams, PretrainingParams
-from .training import Batch
+from reidlib.data.store import gather
+from reidlib.encoders import miniature
+from reidlib.params import EncoderParams, PretrainingParams
+from reidlib.training import Batch
 
 _START, _PAD = 1, 0
 

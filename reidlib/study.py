@@ -20,16 +20,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from . import losses, params
-from .artifacts import Store, code_version, digest
-from .data import DataError, Dataset, builtin, load, validation_split
-from .data.store import decode
-from .encoders import build, image_tower, weights_file
-from .models import Embedder, Fusion, MixtureOfExperts
-from .params import DatasetParams, EncoderParams, Recipe, StudyParams
-from .pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
-from .retrieval import EmbeddingSet, Evaluation, evaluate
-from .training import FeatureBatches, Machine, PictureBatches, TeacherCache, embed, train
+from reidlib import losses, params
+from reidlib.artifacts import Store, code_version, digest
+from reidlib.data import DataError, Dataset, builtin, load, validation_split
+from reidlib.data.store import decode
+from reidlib.encoders import build, image_tower, weights_file
+from reidlib.models import Embedder, Fusion, MixtureOfExperts
+from reidlib.params import DatasetParams, EncoderParams, Recipe, StudyParams
+from reidlib.pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
+from reidlib.retrieval import EmbeddingSet, Evaluation, evaluate
+from reidlib.training import FeatureBatches, Machine, PictureBatches, TeacherCache, embed, train
 
 DRAWING_CODE = ("data.builtin", "data.scene", "data.draw_vehicles", "data.draw_people")
 

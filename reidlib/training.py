@@ -17,12 +17,12 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from tqdm import tqdm
 
-from .data.augment import augment
-from .data.batches import identity_batches
-from .data.store import gather
-from .losses import Target
-from .models import Embedder
-from .params import Recipe
+from reidlib.data.augment import augment
+from reidlib.data.batches import identity_batches
+from reidlib.data.store import gather
+from reidlib.losses import Target
+from reidlib.models import Embedder
+from reidlib.params import Recipe
 
 Batch = tuple[tuple, Target | None]
 

@@ -1,24 +1,38 @@
 """Say whether a study can run: its params, its data, its weights. What `make study` does before anything else."""
 
+import logging
+import os
+import socket
 import sys
 
-from reidlib.params import ParamsError
+from reidlib import params
 
 
 def main(file: str) -> int:
-    from reidlib.study import open_study
-
     try:
-        study = open_study(file)
-    except ParamsError as error:
+        params.load(file)
+    except params.ParamsError as error:
         print(error, file=sys.stderr)
         return 1
+    _offline_if_cut_off()
+    from reidlib.study import open_study  # after the line above: the hub's client reads its settings when imported
+
+    study = open_study(file)
     problems = study.check()
     for problem in problems:
         print(f"{study.name} can't run: {problem}", file=sys.stderr)
     if not problems:
         print(f"{study.name}: params, data and weights are in order")
     return 1 if problems else 0
+
+
+def _offline_if_cut_off() -> None:
+    """Without a network the hub's client would try for minutes: let it look into its cache alone."""
+    logging.disable(logging.ERROR)
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=5).close()
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 if __name__ == "__main__":

@@ -191,10 +191,13 @@ def _equal_rows(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     alone don't make ties.
     """
     # Integer sums are exact in any order; adding 0.0 makes -0.0 and 0.0 one value.
-    weights = torch.from_numpy(np.random.default_rng(0).integers(0, 1 << 30, features.shape[1], np.int32) * 2 + 1)
-    weights = weights.to(features.device)
-    keys = torch.cat([((rows + 0.0).view(torch.int32) * weights).sum(1) for rows in features.split(1024)])
-    _, first, group = np.unique(keys.cpu().numpy(), return_index=True, return_inverse=True)
+    weights = np.random.default_rng(0).integers(0, 1 << 30, features.shape[1], np.int32) * 2 + 1
+    rows = features.cpu().numpy()
+    keys = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), 256):
+        part = slice(start, start + 256)
+        keys[part] = ((rows[part] + np.float32(0)).view(np.int32) * weights).sum(axis=1, dtype=np.int64)
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     copy = np.flatnonzero(first[group] != np.arange(len(group)))
     original = torch.from_numpy(first[group][copy]).to(features.device)
     copy = torch.from_numpy(copy).to(features.device)
