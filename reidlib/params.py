@@ -6,13 +6,24 @@ file is refused by its full name, with the nearest valid key where one is near.
 
 import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Size = tuple[PositiveInt, PositiveInt]
 Fraction = float
+Name = Annotated[str, Field(pattern=r"^[\w-]+$")]  # becomes part of file names
 
 
 class ParamsError(ValueError):
@@ -20,7 +31,7 @@ class ParamsError(ValueError):
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Builtin(Strict):
@@ -31,7 +42,7 @@ class Builtin(Strict):
     test_ids: int = Field(ge=2)
     cameras: int = Field(ge=2)
     images: int = Field(ge=2, description="pictures per identity and camera")
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 class DatasetParams(Strict):
@@ -58,7 +69,15 @@ class EncoderParams(Strict):
     size: Size | None = Field(None, description="height, width in pixels the network sees; null: the data set's")
     miniature: dict | None = Field(None, description="a small configuration of the same class, for built-in data")
     mean: tuple[float, float, float] | None = Field(None, description="input mean, where not the encoder's own")
-    std: tuple[float, float, float] | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+
+    @model_validator(mode="after")
+    def sound_miniature(self):
+        if self.miniature is not None and self.name.startswith("timm:"):
+            raise ValueError(f"{self.name} can't be a miniature; only open_clip and align encoders can")
+        if self.miniature is not None and self.size is None:
+            raise ValueError(f"{self.name}: a miniature is pretrained at one size, so it needs 'size'")
+        return self
 
 
 class Augmentation(Strict):
@@ -125,7 +144,13 @@ class PretrainingParams(Strict):
     batch: PositiveInt = 128
     lr: PositiveFloat = 1e-3
     weight_decay: float = Field(0.05, ge=0)
-    seed: int = 0
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def one_batch(self):
+        if self.pictures < self.batch:
+            raise ValueError(f"{self.pictures} pictures do not fill a batch of {self.batch}; lower 'batch'")
+        return self
 
 
 class ProfilingParams(Strict):
@@ -138,22 +163,36 @@ class StudyParams(Strict):
 
     title: str
     note: str | None = Field(None, description="printed under every table: what stands in for what")
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[NonNegativeInt] = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
     publish_images: bool = Field(True, description="false: the data's terms forbid figures that show its pictures")
     data_root: str | None = Field(None, description="where data sets lie; REIDLIB_DATA goes first")
     weights_root: str | None = Field(None, description="where weight files lie; REIDLIB_WEIGHTS goes first")
-    datasets: dict[str, DatasetParams] = Field(min_length=1)
-    experts: dict[str, ExpertParams] = Field(min_length=2)
+    datasets: dict[Name, DatasetParams] = Field(min_length=1)
+    experts: dict[Name, ExpertParams] = Field(min_length=2)
     moe: MoeParams
     student: StudentParams
     distillation: DistillationParams
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def no_is_a_word(cls, value):
+        return "no" if value is False else value  # YAML reads a bare no as false
+
+    @field_validator("seeds")
+    @classmethod
+    def different(cls, seeds):
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("give each seed once: a repeated one would narrow the intervals for nothing")
+        return seeds
+
     @model_validator(mode="after")
     def consistent(self):
+        for name in {"uniform", "moe"} & set(self.experts):
+            raise ValueError(f"experts.{name}: the name of a teacher made of all experts; call this expert otherwise")
         known = [*self.experts, "uniform", "moe"]
         for teacher in self.distillation.teachers:
             if teacher not in known:
@@ -162,12 +201,17 @@ class StudyParams(Strict):
             raise ValueError("distillation.teachers names 'moe', so moe.gates must hold 'soft'")
         if "uniform" in self.distillation.teachers and "uniform" not in self.moe.gates:
             raise ValueError("distillation.teachers names 'uniform', so moe.gates must hold 'uniform'")
-        unsized = [e.encoder.name for e in [*self.experts.values(), self.student] if e.encoder.miniature and not e.encoder.size]
-        if unsized:
-            raise ValueError(f"{unsized[0]}: a miniature is pretrained at one size, so its encoder needs 'size'")
+        if self.student.encoder.miniature is not None:
+            raise ValueError("student.encoder: only experts can be miniatures; name a small timm network")
         miniatures = [name for name, e in self.experts.items() if e.encoder.miniature is not None]
         if miniatures and self.pretraining is None:
             raise ValueError(f"experts.{miniatures[0]} is a miniature, so 'pretraining' must say how it is pretrained")
+        recipes = {f"experts.{name}": e.recipe for name, e in self.experts.items()}
+        for where, recipe in (recipes | {"moe": self.moe.recipe, "student": self.student.recipe}).items():
+            for name, spec in self.datasets.items():
+                if spec.builtin and recipe.p > spec.builtin.train_ids:
+                    few = f"'{name}' has {spec.builtin.train_ids} training identities"
+                    raise ValueError(f"{where}.recipe.p is {recipe.p}, but data set {few}")
         return self
 
 
@@ -205,7 +249,11 @@ def load(study: str | Path, overrides: list[str] = ()) -> StudyParams:
         keys, equals, value = override.partition("=")
         if not equals:
             raise ParamsError(f"override '{override}': write it key.key=value, e.g. student.recipe.lr=0.001")
-        _put(tree, keys.split("."), yaml.safe_load(value), override)
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ParamsError(f"override '{override}': not readable as YAML: {error}") from None
+        _put(tree, keys.split("."), value, override)
     try:
         return StudyParams.model_validate(tree)
     except ValidationError as error:
@@ -237,7 +285,8 @@ def _siblings(loc: tuple) -> list[str]:
     schema = StudyParams.model_json_schema()
     node = schema
     for part in loc[:-1]:
-        node = _resolve(node.get("properties", {}).get(part) or node.get("additionalProperties") or {}, schema)
+        named = list(node.get("patternProperties", {}).values()) or [{}]
+        node = _resolve(node.get("properties", {}).get(part) or named[0], schema)
     return list(node.get("properties", {}))
 
 
