@@ -1,10 +1,8 @@
 """Every figure, one function each: plain data in, a matplotlib Figure out. One look for all.
 
-A method's colour says what kind it is, its line what it is among its kind; what is right or wrong is never told by colour
-alone.
+A method's colour says what kind it is, its line which of its kind; right or wrong is never told by colour alone.
 """
 
-import functools
 import io
 import textwrap
 from collections.abc import Sequence
@@ -15,11 +13,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 
 from .data import Dataset
-from .results import costs, label, pairs, summary
-from .retrieval import EmbeddingSet, evaluate_distances
+from .results import costs, label, pairs, summary, title
+from .retrieval import EmbeddingSet
 from .retrieval.evaluation import JUNK, distance_blocks
 from .study import Study
 
@@ -28,6 +27,8 @@ KINDS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
 PICTURE = 128  # pixels of a shown picture's longer side
+WIDTH = 7.5  # inches of a figure
+# importing this module sets the look for all figures
 STYLE = sns.axes_style("ticks") | {
     "figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 10,
     "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
@@ -36,15 +37,7 @@ STYLE = sns.axes_style("ticks") | {
 }  # fmt: skip
 
 
-def _styled(function):
-    """Draw with the one look, whatever the caller's settings."""
-
-    @functools.wraps(function)
-    def draw(*args, **kwargs) -> Figure:
-        with plt.rc_context(STYLE):
-            return function(*args, **kwargs)
-
-    return draw
+plt.rcParams.update(STYLE)
 
 
 def _kind(method: str) -> str:
@@ -63,18 +56,20 @@ def _lines(methods: Sequence[str]) -> dict[str, dict]:
 def save(study: Study, name: str, figure: Figure) -> Figure:
     """Write results/<study>/figures/<name>.png and .svg; the figure stays open, for the notebook to show.
 
+    It is signed with the study's title, which says where stand-ins are in the place of the paper's experts.
+
     Where the study has publish_images: false, a figure that shows pictures goes to artifacts/<study>/figures instead.
     """
     shows_pictures = any(axes.images for axes in figure.axes)
     private = shows_pictures and not study.params.publish_images
     folder = (study.artifacts.root if private else study.results) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(STYLE):
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=130)
-    # 256 colours are enough for print, and a third of the bytes where there are pictures
-    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+    figure.supxlabel(title(study, name), x=0.995, ha="right", fontsize=7, color="#777777")
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=130)
+    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    image.save(folder / f"{name}.png", optimize=True)
     return figure
 
 
@@ -96,21 +91,23 @@ def _show(axes: plt.Axes, picture: str | Path | np.ndarray, frame: str | None = 
 
 
 def _grid(rows: int, columns: int, path, height: float) -> tuple[Figure, np.ndarray]:
-    """Axes for rows x columns pictures like the one at `path`, `height` inches each."""
+    """Axes for rows x columns pictures like the one at `path`, each of at most `height` inches."""
     with Image.open(path) as image:
-        width = height * max(0.75, image.width / image.height)  # labels need some width too
-    return plt.subplots(rows, columns, figsize=(columns * width + 0.9, rows * height + 0.5), squeeze=False)
+        shape = max(0.75, image.width / image.height)  # labels need some width too
+    width = min(height * shape, (WIDTH - 0.9) / columns)
+    height = max(width / shape, 0.6)
+    return plt.subplots(rows, columns, figsize=(columns * width + 0.9, rows * (height + 0.2) + 0.4), squeeze=False)
 
 
-@_styled
-def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, height: float = 0.95) -> Figure:
+def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, height: float = 1.0) -> Figure:
     """A row of pictures for each of some random identities, sorted by camera, from as many cameras as possible.
 
-    frame: columns path, pid, camid. height: of a row, in inches.
+    frame: columns path, pid, camid. height: of a picture, in inches, at most.
     """
     rng = np.random.default_rng(seed)
     known = frame[frame["pid"] > 0]
     chosen = np.sort(rng.permutation(known["pid"].unique())[:ids])
+    per_id = min(per_id, known["pid"].value_counts()[chosen].max())
     figure, grid = _grid(len(chosen), per_id, known["path"].iloc[0], height)
     for pid, row in zip(chosen, grid):
         own = known[known["pid"] == pid].sample(frac=1, random_state=rng)
@@ -122,15 +119,14 @@ def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, heig
             axes.set_axis_on()
             _show(axes, path)
             axes.set_title(f"camera {camid}", fontsize=8, pad=2)
-        row[0].set_ylabel(f"pid {pid}", rotation=0, ha="right", va="center", fontsize=9)
+        row[0].set_ylabel(f"pid {pid}", rotation=0, ha="right", va="center")
     return figure
 
 
-@_styled
 def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
     """Pictures uint8 [N, 3, h, w] with their captions below."""
     rows = -(-len(pictures) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(7.5, 2.4 * rows), squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 2.4 * rows), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, picture, caption in zip(grid.flat, pictures, captions):
@@ -140,26 +136,29 @@ def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int 
     return figure
 
 
-@_styled
 def dataset_statistics(datasets: dict[str, Dataset]) -> Figure:
     """For each data set: how many training pictures an identity has, and how many pictures each camera took."""
-    figure, grid = plt.subplots(len(datasets), 2, figsize=(7.5, 2.5 * len(datasets)), squeeze=False)
+    figure, grid = plt.subplots(len(datasets), 2, figsize=(WIDTH, 2.5 * len(datasets)), squeeze=False)
     for (name, dataset), (left, right) in zip(datasets.items(), grid):
         counts = dataset.train["pid"].value_counts()
-        sns.histplot(counts, ax=left, color=PALETTE[0], bins=min(20, int(np.ptp(counts)) + 1), discrete=np.ptp(counts) < 20 or None)
+        step = int(np.ptp(counts)) // 20 + 1
+        left.hist(counts, np.arange(counts.min(), counts.max() + step + 1, step) - 0.5, color=PALETTE[0], rwidth=0.85)
         left.set(title=f"{name}: training identities", xlabel="pictures per identity", ylabel="identities")
+        left.set_xlim(counts.min() - step - 0.5, counts.max() + step + 0.5)
+        left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         bottom = 0
         splits = {split: getattr(dataset, split)["camid"] for split in ("train", "query", "gallery")}
         cameras = sorted(set().union(*splits.values()))
-        for (split, camid), colour, hatch in zip(splits.items(), (PALETTE[0], PALETTE[1], PALETTE[9]), ("", "///", "")):
+        for (split, camid), place, hatch in zip(splits.items(), (0, 1, 9), ("", "///", "")):
             count = camid.value_counts().reindex(cameras, fill_value=0).to_numpy()
-            right.bar(range(len(cameras)), count, bottom=bottom, color=colour, label=split, edgecolor="white", hatch=hatch)
+            look = {"color": PALETTE[place], "edgecolor": "white", "hatch": hatch}
+            right.bar(range(len(cameras)), count, bottom=bottom, label=split, **look)
             bottom = bottom + count
         right.set(title=f"{name}: cameras", xlabel="camera", ylabel="pictures", xticks=range(len(cameras)))
         right.set_xticklabels(cameras, fontsize=9 if len(cameras) <= 10 else 7)
-        right.legend(loc="upper left", bbox_to_anchor=(1, 1))
         left.grid(False, axis="x")
         right.grid(False, axis="x")
+    grid[0, 1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -177,7 +176,6 @@ def _method_axis(axes: plt.Axes, methods: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-@_styled
 def accuracy_bars(table: pd.DataFrame, metric: str = "mAP", across: bool = False) -> Figure:
     """A panel a data set, a bar a method: mean and 95 % interval over the seeds; every seed a dot.
 
@@ -186,9 +184,9 @@ def accuracy_bars(table: pd.DataFrame, metric: str = "mAP", across: bool = False
     """
     rows = pairs(_rows(table)[lambda t: t["metric"] == metric], across)
     methods, panels = rows["method"].unique(), rows["pair"].unique()
-    figure, grid = plt.subplots(
-        1, len(panels), figsize=(max(5.0, 1.9 + 2.9 * len(panels)), 0.8 + 0.27 * len(methods)), sharey=True, squeeze=False
-    )
+    size = (max(5.0, 1.9 + 2.9 * len(panels)), 0.8 + 0.27 * len(methods))
+    figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
+    longest = 0
     for axes, panel in zip(grid[0], panels):
         own = rows[rows["pair"] == panel].set_index("method")
         places = [list(methods).index(method) for method in own.index]
@@ -204,18 +202,18 @@ def accuracy_bars(table: pd.DataFrame, metric: str = "mAP", across: bool = False
             tip = np.maximum(tip, 100 * seeds.groupby("method")["value"].max()[own.index].to_numpy())
         for place, value, end in zip(places, mean, tip):
             axes.annotate(f"{value:.1f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set(title=panel, xlabel=f"{metric} (%)", xlim=(0, 1.18 * tip.max()))
+        longest = max(longest, tip.max())
+        axes.set(title=panel, xlabel=f"{metric} (%)", xlim=(0, 1.2 * longest))
         _method_axis(axes, methods)
     return figure
 
 
-@_styled
 def cmc_curves(curves: dict[str, np.ndarray], title: str, ranks: int = 20) -> Figure:
     """CMC in percent over rank: the seeds' mean, in a band from the worst to the best seed.
 
     curves: for each method, fractions float [seeds, at least `ranks`].
     """
-    figure, axes = plt.subplots(figsize=(7.5, 3.6))
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
     for method, look in _lines(list(curves)).items():
         values = 100 * np.asarray(curves[method])[:, :ranks]
         places = np.arange(1, values.shape[1] + 1)
@@ -230,7 +228,7 @@ def cmc_curves(curves: dict[str, np.ndarray], title: str, ranks: int = 20) -> Fi
 def retrieval_examples(
     study: Study, method: str, dataset: str, seed: int, rows: int = 5, k: int = 8
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
-    """Queries spread evenly over the ranking by AP, from the worst to the best, and what each finds: for `ranked_lists`.
+    """Queries spread evenly over their ranking by AP, worst to best, and what each finds: for `ranked_lists`.
 
     Returns:
         The queries' rows with a column ap, the gallery's frame, order (int [rows, k], places in the gallery, without
@@ -242,7 +240,8 @@ def retrieval_examples(
     chosen = np.argsort(found.ap, kind="stable")[spread]
     places = np.flatnonzero(found.valid)[chosen]
     own = EmbeddingSet(query.features[places], query.pid[places], query.camid[places])
-    distances = np.concatenate([block.cpu().numpy().copy() for _, block in distance_blocks(own.features, gallery.features, "cosine")])
+    blocks = distance_blocks(own.features, gallery.features, "cosine")
+    distances = np.concatenate([block.cpu().numpy().copy() for _, block in blocks])
     same = own.pid[:, None] == gallery.pid
     distances[(gallery.pid == JUNK) | (same & (own.camid[:, None] == gallery.camid))] = np.inf
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
@@ -253,7 +252,6 @@ def retrieval_examples(
     )  # fmt: skip
 
 
-@_styled
 def ranked_lists(
     query: pd.DataFrame, gallery: pd.DataFrame, order: np.ndarray, correct: np.ndarray, title: str = ""
 ) -> Figure:
@@ -262,7 +260,7 @@ def ranked_lists(
     query: rows with path and, to be printed, ap. order, correct: [rows, k], see `retrieval_examples`.
     """
     rows, k = order.shape
-    figure, grid = _grid(rows, k + 1, query["path"].iloc[0], 0.95)
+    figure, grid = _grid(rows, k + 1, query["path"].iloc[0], 1.0)
     for row, (_, asked), places, hits in zip(grid, query.iterrows(), order, correct):
         _show(row[0], asked["path"], INK)
         if "ap" in asked:
@@ -270,13 +268,12 @@ def ranked_lists(
         for rank, (axes, path, hit) in enumerate(zip(row[1:], gallery["path"].iloc[places], hits), 1):
             colour = RIGHT if hit else WRONG
             _show(axes, path, colour)
-            axes.set_title(f"{rank} {'✓' if hit else '✗'}", color=colour, fontsize=9, fontweight="bold", pad=2, family="DejaVu Sans")
-    grid[0, 0].set_title("query", fontsize=9, pad=2)
+            axes.set_title(f"{rank} {'✓' if hit else '✗'}", color=colour, fontsize=9, fontweight="bold", pad=3)
+    grid[0, 0].set_title("query", fontsize=9, pad=3)
     figure.suptitle(title)
     return figure
 
 
-@_styled
 def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     """Loss over epochs, and a panel for each of its terms where there are several.
 
@@ -286,34 +283,35 @@ def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     terms = ["loss"] if len(terms) == 2 else terms  # a single term is the loss
     columns = min(3, len(terms))
     rows = -(-len(terms) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(7.5, 0.6 + 2.1 * rows), squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 0.6 + 2.1 * rows), squeeze=False)
     for axes in grid.flat[len(terms) :]:
         axes.set_axis_off()
     for axes, term in zip(grid.flat, terms):
         for place, (name, history) in enumerate(histories.items()):
             if term in history:
-                axes.plot(history["epoch"], history[term], label=name, color=PALETTE[place % 10], ls=LINES[place % len(LINES)])
+                look = {"color": PALETTE[place % len(PALETTE)], "linestyle": LINES[place % len(LINES)]}
+                axes.plot(history["epoch"], history[term], label=name, **look)
         axes.set(title="loss, all terms" if term == "loss" and len(terms) > 1 else term, xlabel="epoch")
+        axes.set_ylabel("loss" if axes is grid[axes.get_subplotspec().rowspan.start, 0] else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=3)
     return figure
 
 
-@_styled
 def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str = "camid") -> Figure:
     """How the gate's weight of the first expert is spread, over all pictures and by group.
 
     weights: a column for each expert, and `by`: "camid", "type", ...
     """
     if by not in weights:
-        raise ValueError(f"the pictures have no '{by}'; group by one of {', '.join(weights.columns.difference(experts))}")
+        raise ValueError(f"no column '{by}'; group by one of {', '.join(weights.columns.difference(experts))}")
     first = weights[experts[0]]
     groups = {name: group[experts[0]].to_numpy() for name, group in weights.groupby(by)}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, max(2.8, 0.9 + 0.2 * len(groups))), width_ratios=(1, 1.5))
+    size = (WIDTH, max(2.8, 0.9 + 0.2 * len(groups)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(1, 1.5))
     left.hist(first, bins=np.linspace(0, 1, 41), color=PALETTE[0])
-    left.axvline(first.mean(), color=INK, ls="--", lw=1.2, label=f"mean {first.mean():.2f}")
-    left.legend(loc="upper left")
-    left.set(title="all pictures", ylabel="pictures", xlim=(0, 1))
+    left.axvline(first.mean(), color=INK, ls="--", lw=1.2)
+    left.set(title=f"all pictures, mean {first.mean():.2f}", ylabel="pictures")
     right.boxplot(
         list(groups.values()), orientation="horizontal", tick_labels=list(map(str, groups)), widths=0.6, showmeans=True,
         flierprops={"marker": ".", "markersize": 2, "markeredgecolor": INK}, medianprops={"color": INK},
@@ -324,14 +322,13 @@ def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str = "camid
     right.grid(False, axis="y")
     right.set(title="line: median, diamond: mean", ylabel={"camid": "camera"}.get(by, by))
     for axes in (left, right):
-        axes.set_xlabel(f"weight of the {label(f'expert:{experts[0]}')}")
+        axes.set(xlim=(-0.01, 1.01), xlabel=f"weight of the {label(f'expert:{experts[0]}')}")
     return figure
 
 
 # cost
 
 
-@_styled
 def trade_off(table: pd.DataFrame, efficiency: pd.DataFrame | None = None, metric: str = "mAP") -> Figure:
     """Accuracy over latency, a panel a data set; a marker's area grows with the number of parameters.
 
@@ -341,35 +338,36 @@ def trade_off(table: pd.DataFrame, efficiency: pd.DataFrame | None = None, metri
     rows = pairs(_rows(table)[lambda t: t["metric"] == metric])
     rows = rows[rows["method"].isin(cost.index)]
     panels = rows["pair"].unique()
-    figure, grid = plt.subplots(len(panels), 1, figsize=(7.5, 0.4 + 3.1 * len(panels)), sharex=True, squeeze=False)
+    figure, grid = plt.subplots(len(panels), 1, figsize=(WIDTH, 0.4 + 3.1 * len(panels)), sharex=True, squeeze=False)
     for axes, panel in zip(grid[:, 0], panels):
         own = rows[rows["pair"] == panel].set_index("method")["mean"].mul(100).sort_values()
         x, size = cost["latency_ms"][own.index], cost["parameters"][own.index]
-        axes.scatter(x, own, s=30 + 500 * size / cost["parameters"].max(), c=[_kind(m) for m in own.index], alpha=0.6, edgecolor=INK)
+        colours, area = [_kind(m) for m in own.index], 30 + 500 * size / cost["parameters"].max()
+        axes.scatter(x, own, s=area, c=colours, alpha=0.7, edgecolor=INK, zorder=3)
         axes.set(title=panel, ylabel=f"{metric} (%)", xscale="log")
         axes.margins(0.12, 0.15)
         low, high = axes.get_ylim()
-        heights = _apart(own.to_numpy(), low, high)
-        for method, height in zip(own.index, heights):
+        for method, height in zip(own.index, _apart((own.to_numpy() - low) / (high - low))):
             axes.annotate(
-                f"{label(method)} ({_short(size[method])})", (x[method], own[method]), (1.03, (height - low) / (high - low)),
+                f"{label(method)} ({_short(size[method])})", (x[method], own[method]), (1.03, height),
                 textcoords="axes fraction", va="center", fontsize=8,
-                arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6},
+                arrowprops={"arrowstyle": "-", "color": _kind(method), "lw": 0.8},
             )  # fmt: skip
+        axes.minorticks_off()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
     grid[-1, 0].set_xlabel("latency of one picture (ms); in brackets, and as area: parameters")
     return figure
 
 
-def _apart(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Heights for labels at sorted `values`, evenly spread where they would overlap."""
-    step = (high - low) / max(14, len(values))
-    out = values.astype(float).copy()
+def _apart(heights: np.ndarray) -> np.ndarray:
+    """Sorted heights in [0, 1], moved until labels at them don't overlap."""
+    step, out = 1 / max(14, len(heights)), heights.astype(float)
     for _ in range(200):
-        gaps = step - np.diff(out)
-        push = np.maximum(gaps, 0) / 2
+        push = np.maximum(step - np.diff(out), 0) / 2
         out[:-1] -= push
         out[1:] += push
-        out = np.clip(out, low, high)
+        out = np.clip(out, 0, 1)
     return out
 
 
@@ -383,9 +381,8 @@ def _short(number: float) -> str:
     return f"{number / 1000**power:.3g} {['', 'k', 'M', 'G'][power]}".strip()
 
 
-@_styled
 def efficiency_bars(efficiency: pd.DataFrame) -> Figure:
-    """Parameters, MACs and latency of each method, on log scales.
+    """Parameters, MACs and latency of each method, side by side on log scales.
 
     efficiency: results, or rows of `profiling.profile`.
     """
@@ -394,11 +391,14 @@ def efficiency_bars(efficiency: pd.DataFrame) -> Figure:
     figure, grid = plt.subplots(1, 3, figsize=(8, 0.8 + 0.27 * len(table)), sharey=True)
     for axes, (metric, title) in zip(grid, panels.items()):
         values = table[metric]
-        axes.barh(range(len(table)), values, height=0.72, color=[_kind(m) for m in table.index], alpha=0.75)
-        for place, value in enumerate(values):
-            text = f"{value:.3g}" if metric == "latency_ms" else _short(value)
-            axes.annotate(text, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set(xscale="log", xlabel=title, xlim=(values.min() / 3, values.max() * (values.max() / values.min()) ** 0.35 * 2))
-        axes.minorticks_off()
+        for place, (method, value) in enumerate(values.items()):
+            # dots: the length of a bar means nothing where the axis has no zero
+            axes.plot(value, place, "o", ms=8, color=_kind(method))
+            axes.annotate(_short(value), (value, place), (8, 0), textcoords="offset points", va="center", fontsize=8)
+        low, high = values.min(), values.max()
+        axes.set(xscale="log", xlabel=title, xlim=(low / 1.5, high * 1.5 * (1.5 * high / low) ** 0.45))
         _method_axis(axes, table.index)
+        axes.grid(True, axis="y")
+        axes.minorticks_off()
+        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
     return figure

@@ -25,7 +25,9 @@ METRICS = ("parameters", "macs", "latency_ms", "throughput", "peak_memory_mb", "
 WARM_UP = 3
 
 
-def profile(models: dict[str, nn.Module], size: tuple[int, int], machine: Machine, runs: int, batch: int) -> pd.DataFrame:
+def profile(
+    models: dict[str, nn.Module], size: tuple[int, int], machine: Machine, runs: int, batch: int
+) -> pd.DataFrame:
     """What each model costs as it would be deployed: a copy without what only training needs.
 
     parameters: their number.
@@ -33,8 +35,8 @@ def profile(models: dict[str, nn.Module], size: tuple[int, int], machine: Machin
         and activations left out: half of what torch's FlopCounterMode counts.
     latency_ms: median time of one picture that lies ready on the device.
     throughput: pictures per second in batches of `batch`, median.
-    peak_memory_mb: MB (10^6 bytes) of the weights and of the most a batch of `batch` allocates on top; from torch's
-        allocator, so workspaces that a backend allocates by itself (oneDNN's on a CPU) are not in it.
+    peak_memory_mb: MB (10^6 bytes) of the weights and of the most a batch of `batch` allocates on top, as torch's
+        allocator counts it; what a backend takes by itself (scratch space, the CUDA context) is not in it.
     file_mb: MB (10^6 bytes) of the weights in float32 as a safetensors file.
 
     The models take turns, A B C A B C, so that whatever else the machine does falls on all of them alike.

@@ -1,30 +1,23 @@
-"""The tidy results table, the tables made of it, and where it all comes from.
+"""The tidy results table, and the tables made of it.
 
     rows = keep(study, "02_experts", accuracy(study, ["expert:clip"]))      one part from each notebook
     gather(study)                                                           all parts: results/<study>/results.csv
 """
 
-import datetime
-import hashlib
-import json
 import os
-import platform
-import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from reidlib.profiling import METRICS as COSTS
-from reidlib.profiling import machine_name
+from reidlib.provenance import provenance, write_readme  # noqa: F401  (part of this module's interface)
 from reidlib.stats import seed_interval
 from reidlib.study import Study
 
 COLUMNS = ["study", "method", "train_dataset", "test_dataset", "seed", "metric", "value"]
 ACCURACY = ("mAP", "mINP", "rank-1", "rank-5", "rank-10")
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "numpy")
 NAMES = {
     "pixels": "Raw pixels", "moe:soft": "MoE, soft gate", "moe:top1": "MoE, top-1 gate", "moe:router": "MoE, router",
     "moe:uniform": "Uniform ensemble", "moe:concat": "Concatenation",
@@ -35,7 +28,7 @@ TEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "→": r
 
 
 def label(method: str) -> str:
-    """The method's name for readers: "expert:clip" -> "CLIP expert"; a variant's "/gate=mlp" follows as ", gate = mlp"."""
+    """The method's name for readers: "expert:clip" -> "CLIP expert", "student/size=96" -> "Student, size = 96"."""
     base, *variants = method.split("/")
     kind, _, which = base.partition(":")
     which = which.upper() if which in ("clip", "align") else which
@@ -84,7 +77,7 @@ def keep(study: Study, part: str, rows: pd.DataFrame) -> pd.DataFrame:
     one. A column `spread` becomes rows of a metric "<metric>_iqr"; other columns are left out.
     """
     if study.validation:
-        raise ValueError(f"{part}: evaluated on a validation split, which is no result; open the study with validation=0")
+        raise ValueError(f"{part}: a validation split gives no results; open the study with validation=0 for them")
     if "spread" in rows:
         spread = rows.dropna(subset="spread")
         rows = pd.concat([rows, spread.assign(metric=spread["metric"] + "_iqr", value=spread["spread"])])
@@ -105,7 +98,7 @@ def gather(study: Study) -> pd.DataFrame:
     """
     parts = {file.stem: _table(file) for file in sorted(_parts(study).glob("*.csv"))}
     if not parts:
-        raise ValueError(f"study {study.name} has no results yet: run its notebooks first, `make study STUDY={study.name}`")
+        raise ValueError(f"study {study.name} has no results yet: run `make study STUDY={study.name}` first")
     rows = pd.concat(parts, names=["part"]).reset_index("part")
     what = COLUMNS[:-1]
     spans = rows.groupby(what)["value"].agg(["min", "max"])
@@ -114,7 +107,7 @@ def gather(study: Study) -> pd.DataFrame:
         clash = rows.set_index(what).loc[[unequal.index[0]]]
         given = ", ".join(f"{value:g} in part {part}" for part, value in zip(clash["part"], clash["value"]))
         thing = " ".join(map(str, unequal.index[0]))
-        raise ValueError(f"{len(unequal)} value(s) given twice and differently, first {thing}: {given}; run these parts again")
+        raise ValueError(f"{len(unequal)} values given twice and differently, first {thing}: {given}; run these anew")
     rows = rows.drop_duplicates(what).drop(columns="part")
     orders = {"method": study.methods, "train_dataset": list(study.params.datasets),
               "test_dataset": list(study.params.datasets), "metric": [*ACCURACY, *COSTS]}  # fmt: skip
@@ -135,7 +128,7 @@ def _parts(study: Study) -> Path:
 
 
 def _table(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, float_precision="round_trip")
+    return pd.read_csv(file, converters={"value": float})  # pandas' own parser may round
 
 
 def _place(value: str, order: Sequence[str]) -> tuple:
@@ -205,7 +198,7 @@ def efficiency_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(study: Study, name: str, table: pd.DataFrame, caption: str) -> pd.DataFrame:
-    """results/<study>/tables/<name>.csv, .md and .tex; the latter two with caption and the study's note. Returns `table`."""
+    """results/<study>/tables/<name>.csv, .md and .tex, the latter two with caption and the study's note; -> `table`."""
     caption = " ".join([title(study, caption) + ".", study.params.note or ""]).strip()
     flat = table.copy()
     flat.columns = [" ".join(map(str, c)) if isinstance(c, tuple) else c for c in table.columns]
@@ -221,52 +214,3 @@ def write_table(study: Study, name: str, table: pd.DataFrame, caption: str) -> p
 
 def _tex(value):
     return value.translate(TEX) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else value
-
-
-def provenance(study: Study) -> dict:
-    """Where the results come from, without names of users, hosts or folders; written to provenance.json."""
-    file = study.root / "params" / f"{study.name}.yaml"
-    made = [f.with_name("made.json") for f in study.artifacts.root.rglob("weights.safetensors")]
-    packages = {name: version(name) for name in PACKAGES}
-    record = {
-        "study": study.name,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": _git(study.root, "rev-parse", "HEAD"),
-        # the results themselves change with every run
-        "uncommitted changes": _git(study.root, "status", "--porcelain", "--", ".", ":(exclude)results"),
-        "params file sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "seeds": study.params.seeds,
-        **{f"data set {name}": study.fingerprint(name) for name in study.params.datasets},
-        "python": platform.python_version(),
-        **packages,
-        "device": machine_name(study.machine),
-        "precision": study.params.precision,
-        "training seconds": round(sum(json.loads(f.read_text())["seconds"] for f in made), 1),
-    }
-    if record["uncommitted changes"] is not None:
-        record["uncommitted changes"] = bool(record["uncommitted changes"])
-    study.results.mkdir(parents=True, exist_ok=True)
-    (study.results / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
-    return record
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git says; None where there is no git or no repository."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def write_readme(study: Study) -> Path:
-    """results/<study>/README.md: every table and figure on one page, with what they come from. Returns its path."""
-    record = provenance(study)
-    lines = [f"# {study.params.title}", study.params.note or ""]
-    lines += [file.read_text() for file in sorted((study.results / "tables").glob("*.md"))]
-    figures = sorted((study.results / "figures").glob("*.png"))
-    lines += [f"![{file.stem}](figures/{file.name})" for file in figures]
-    lines += [pd.Series(record, name="value").astype(str).to_frame().to_markdown(), ""]
-    path = study.results / "README.md"
-    path.write_text("\n\n".join(lines))
-    return path
