@@ -28,16 +28,13 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
 PICTURE = 128  # pixels of a shown picture's longer side
 WIDTH = 7.5  # inches of a figure
-# importing this module sets the look for all figures
-STYLE = sns.axes_style("ticks") | {
+sns.set_style("ticks")  # importing this module sets the look of all figures
+plt.rcParams.update({
     "figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 10,
     "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
     "figure.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e5e5e5", "svg.hashsalt": "reidlib",
-}  # fmt: skip
-
-
-plt.rcParams.update(STYLE)
+})  # fmt: skip
 
 
 def _kind(method: str) -> str:
@@ -56,9 +53,8 @@ def _lines(methods: Sequence[str]) -> dict[str, dict]:
 def save(study: Study, name: str, figure: Figure) -> Figure:
     """Write results/<study>/figures/<name>.png and .svg; the figure stays open, for the notebook to show.
 
-    It is signed with the study's title, which says where stand-ins are in the place of the paper's experts.
-
-    Where the study has publish_images: false, a figure that shows pictures goes to artifacts/<study>/figures instead.
+    It is signed with the study's title, which says where stand-ins are in the place of the paper's experts. Where the
+    study has publish_images: false, a figure that shows pictures goes to artifacts/<study>/figures instead.
     """
     shows_pictures = any(axes.images for axes in figure.axes)
     private = shows_pictures and not study.params.publish_images
@@ -306,19 +302,14 @@ def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str = "camid
     if by not in weights:
         raise ValueError(f"no column '{by}'; group by one of {', '.join(weights.columns.difference(experts))}")
     first = weights[experts[0]]
-    groups = {name: group[experts[0]].to_numpy() for name, group in weights.groupby(by)}
-    size = (WIDTH, max(2.8, 0.9 + 0.2 * len(groups)))
+    size = (WIDTH, max(2.8, 0.9 + 0.2 * weights[by].nunique()))
     figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(1, 1.5))
     left.hist(first, bins=np.linspace(0, 1, 41), color=PALETTE[0])
     left.axvline(first.mean(), color=INK, ls="--", lw=1.2)
     left.set(title=f"all pictures, mean {first.mean():.2f}", ylabel="pictures")
-    right.boxplot(
-        list(groups.values()), orientation="horizontal", tick_labels=list(map(str, groups)), widths=0.6, showmeans=True,
-        flierprops={"marker": ".", "markersize": 2, "markeredgecolor": INK}, medianprops={"color": INK},
-        meanprops={"marker": "D", "markerfacecolor": PALETTE[1], "markeredgecolor": INK, "markersize": 4},
-        patch_artist=True, boxprops={"facecolor": PALETTE[9], "edgecolor": INK},
-    )  # fmt: skip
-    right.invert_yaxis()
+    mean = {"marker": "D", "markerfacecolor": PALETTE[1], "markeredgecolor": INK, "markersize": 4}
+    look = {"color": PALETTE[9], "width": 0.6, "fliersize": 1, "showmeans": True, "meanprops": mean}
+    sns.boxplot(weights, x=experts[0], y=by, orient="h", ax=right, **look)
     right.grid(False, axis="y")
     right.set(title="line: median, diamond: mean", ylabel={"camid": "camera"}.get(by, by))
     for axes in (left, right):
@@ -334,7 +325,7 @@ def trade_off(table: pd.DataFrame, efficiency: pd.DataFrame | None = None, metri
 
     table: results or summary. efficiency: rows with the costs, where `table` hasn't got them.
     """
-    cost = _costs(table if efficiency is None else efficiency)
+    cost = costs(table if efficiency is None else efficiency)
     rows = pairs(_rows(table)[lambda t: t["metric"] == metric])
     rows = rows[rows["method"].isin(cost.index)]
     panels = rows["pair"].unique()
@@ -371,10 +362,6 @@ def _apart(heights: np.ndarray) -> np.ndarray:
     return out
 
 
-def _costs(table: pd.DataFrame) -> pd.DataFrame:
-    return costs(table if "value" in table else table.rename(columns={"mean": "value"}))
-
-
 def _short(number: float) -> str:
     """1234567 -> "1.23 M"."""
     power = min(3, int(np.log10(max(number, 1)) // 3))
@@ -386,7 +373,7 @@ def efficiency_bars(efficiency: pd.DataFrame) -> Figure:
 
     efficiency: results, or rows of `profiling.profile`.
     """
-    table = _costs(efficiency)
+    table = costs(efficiency)
     panels = {"parameters": "parameters", "macs": "MACs per picture", "latency_ms": "latency of one picture (ms)"}
     figure, grid = plt.subplots(1, 3, figsize=(8, 0.8 + 0.27 * len(table)), sharey=True)
     for axes, (metric, title) in zip(grid, panels.items()):

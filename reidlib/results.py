@@ -177,10 +177,9 @@ def main_table(
 
 
 def costs(results: pd.DataFrame) -> pd.DataFrame:
-    """A row a method, a column a metric of `profiling`, means where there are several; index method."""
-    rows = results[results["metric"].isin(COSTS)]
-    table = rows.pivot_table(index="method", columns="metric", values="value", sort=False)
-    return table.reindex(columns=COSTS)
+    """Results or their summary -> a row a method, a column a metric of `profiling`; means where there are several."""
+    rows, values = results[results["metric"].isin(COSTS)], "value" if "value" in results else "mean"
+    return rows.pivot_table(index="method", columns="metric", values=values, sort=False).reindex(columns=COSTS)
 
 
 def efficiency_table(results: pd.DataFrame) -> pd.DataFrame:
