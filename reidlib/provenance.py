@@ -56,7 +56,8 @@ def write_readme(study: Study) -> Path:
     lines += [file.read_text() for file in sorted((study.results / "tables").glob("*.md"))]
     figures = sorted((study.results / "figures").glob("*.png"))
     lines += [f"![{file.stem}](figures/{file.name})" for file in figures]
-    lines += [pd.Series(record, name="value").astype(str).to_frame().to_markdown(), ""]
+    origin = pd.Series({what: str(value) for what, value in record.items()}, name="value").to_frame()
+    lines += [origin.to_markdown(disable_numparse=True), ""]
     path = study.results / "README.md"
     path.write_text("\n\n".join(lines))
     return path

@@ -204,7 +204,7 @@ def write_table(study: Study, name: str, table: pd.DataFrame, caption: str) -> p
     folder = study.results / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     flat.to_csv(folder / f"{name}.csv")
-    (folder / f"{name}.md").write_text(f"{caption}\n\n{flat.to_markdown()}\n")
+    (folder / f"{name}.md").write_text(f"{caption}\n\n{flat.to_markdown(disable_numparse=True)}\n")
     plain = table.rename(index=_tex, columns=_tex).map(_tex)
     latex = plain.to_latex(caption=_tex(caption), label=f"tab:{name}", position="tb", multicolumn_format="c", na_rep="")
     (folder / f"{name}.tex").write_text(latex)

@@ -148,13 +148,14 @@ def test_labels(method, name):
 
 
 def test_tables_carry_caption_and_note(study):
-    table = results.main_table(results.accuracy(study, ["student"]), METHODS)
+    table = results.main_table(results.accuracy(study, ["pixels", "student"]), METHODS)
     assert results.write_table(study, "main", table, "Accuracy") is table
     folder = study.results / "tables"
     for suffix in ("md", "tex"):
         text = (folder / f"main.{suffix}").read_text().replace("\\", "")
         assert "Accuracy: A study of 100 % made-up numbers (experts are stand-ins)." in text
         assert "Small_networks stand in." in text
+    assert "| 50.0 " in (folder / "main.md").read_text()  # digits as they were rounded
     assert "$\\pm$" in (folder / "main.tex").read_text() and "100 \\%" in (folder / "main.tex").read_text()
     assert pd.read_csv(folder / "main.csv", index_col=0).loc["Student", "people mAP"] == "81.0 ± 2.5"
 
@@ -191,3 +192,4 @@ def test_the_page_shows_every_table_and_figure(study, monkeypatch):
     (study.results / "figures" / "cmc.png").touch()
     text = results.write_readme(study).read_text()
     assert "(figures/cmc.png)" in text and "81.0 ± 2.5" in text and "Small_networks" in text
+    assert "nan" not in text and str(study.root) not in text
