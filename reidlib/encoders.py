@@ -71,6 +71,9 @@ class AlignTower(nn.Module):
     def __init__(self, tower: AlignVisionModel):
         super().__init__()
         self.tower = tower
+        for module in tower.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1  # ALIGN's configuration has TensorFlow's 0.99, which forgets all but the last batch
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.tower(pixel_values=x).pooler_output.flatten(1)

@@ -188,13 +188,14 @@ class Study:
         features = [torch.from_numpy(self._both_sides(f"expert:{name}", dataset, seed)) for name in names]
         n = len(features[0])
         flat = [f.flatten(0, 1) for f in features]
-        with torch.inference_mode():
-            if teacher in ("moe", "uniform"):
-                fusion = self.fusion("soft" if teacher == "moe" else "uniform", dataset, seed).cpu()
+        if teacher in ("moe", "uniform"):
+            fusion = self.fusion("soft" if teacher == "moe" else "uniform", dataset, seed).cpu()
+            with torch.inference_mode():
                 embedding, logits = fusion(flat), fusion.logits(flat)
-            else:
-                embedding = flat[0]
-                logits = self.model(f"expert:{teacher}", dataset, seed).cpu().neck.classifier(embedding)
+        else:
+            expert = self.model(f"expert:{teacher}", dataset, seed).cpu()
+            with torch.inference_mode():
+                embedding, logits = flat[0], expert.neck.classifier(flat[0])
         return TeacherCache(embedding.view(n, 2, -1).numpy(), logits.view(n, 2, -1).numpy())
 
     def _fit(self, method, dataset, seed, key, model, batches, objective, recipe: Recipe) -> Path:
@@ -285,13 +286,14 @@ class Study:
         test = test or train
         pixels = self.pixels(test, part)
         if method == "pixels":
-            small = torch.nn.functional.interpolate(torch.from_numpy(pixels[:]).float(), (16, 16), mode="area")
+            small = torch.nn.functional.interpolate(torch.from_numpy(np.array(pixels)).float(), (16, 16), mode="area")
             return small.flatten(1).numpy()
         kind, _, which = method.partition(":")
         if kind == "moe":
             parts = [self.embeddings(f"expert:{n}", train, seed, test, part, mirrored) for n in self.params.experts]
+            fusion = self.fusion(which, train, seed).cpu()
             with torch.inference_mode():
-                return self.fusion(which, train, seed).cpu()([torch.from_numpy(x) for x in parts]).numpy()
+                return fusion([torch.from_numpy(x) for x in parts]).numpy()
         model = self.model(method, train, seed)
         unit = self._cache[method, train, seed][1]
         key = {"model": unit.name, "data": self.fingerprint(test), "part": part, "mirrored": mirrored,
@@ -318,8 +320,9 @@ class Study:
     def gate_weights(self, gate: str, dataset: str, seed: int) -> pd.DataFrame:
         """The gate's weights for the gallery: its columns (path, pid, camid, type, ...) and one for each expert."""
         parts = [self.embeddings(f"expert:{n}", dataset, seed, part="gallery") for n in self.params.experts]
+        fusion = self.fusion(gate, dataset, seed).cpu()
         with torch.inference_mode():
-            weights = self.fusion(gate, dataset, seed).cpu().weights([torch.from_numpy(x) for x in parts]).numpy()
+            weights = fusion.weights([torch.from_numpy(x) for x in parts]).numpy()
         frame = self.dataset(dataset).gallery.reset_index(drop=True)
         return frame.join(pd.DataFrame(weights, columns=list(self.params.experts)))
 

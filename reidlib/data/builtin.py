@@ -6,17 +6,16 @@ and JPEG loss. The same arguments give the same bytes, whatever the number of wo
 """
 
 import io
-import multiprocessing
 import os
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed
 from PIL import Image
 
 from reidlib.data import draw_people, draw_vehicles
@@ -119,13 +118,9 @@ def _decoded(shots: list[Shot], size: tuple[int, int]) -> np.ndarray:
 def _spread(function, shots: list[Shot], extra, workers: int | None) -> Iterator:
     """Calls function(some shots, extra) for all shots in order, in several processes where that pays."""
     workers = min(workers or os.cpu_count() or 1, -(-len(shots) // BATCH))
-    if workers == 1:
-        yield function(shots, extra)
-        return
     batches = [shots[i : i + BATCH] for i in range(0, len(shots), BATCH)]
-    # Spawned, not forked: the caller may be a notebook's kernel, with threads and an accelerator in use.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(function, batches, [extra] * len(batches))
+    # joblib's processes are fresh ones: safe beside a notebook's threads, and no caller needs a __main__ guard
+    yield from Parallel(n_jobs=workers, return_as="generator")(delayed(function)(batch, extra) for batch in batches)
 
 
 def write(domain: str, root: str | Path, *, train_ids: int, test_ids: int, cameras: int, images: int, seed: int,
