@@ -204,7 +204,9 @@ class Study:
         work = partial(
             train, batches=batches, objective=objective, seed=seed, machine=self.machine, label=label, **keep
         )
-        return self.artifacts.fit(label.replace(":", "-").replace(" ", "-"), key, model, work)
+        folder = self.artifacts.fit(label.replace(":", "-").replace(" ", "-"), key, model, work)
+        model.eval()
+        return folder
 
     def _encoder(self, name: str, spec: EncoderParams, dataset: str):
         size = spec.size or self.params.datasets[dataset].size

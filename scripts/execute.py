@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import papermill
+from traitlets.config import Config
 
 
 class Lines:
@@ -52,6 +53,7 @@ def main() -> int:
         papermill.execute_notebook(
             str(args.notebook), str(attempt), dict(args.parameters), progress_bar=False, kernel_name="python3",
             stdout_file=lines, stderr_file=lines, coalesce_streams=True,
+            config=Config({"KernelManager": {"transport": "ipc"}}),  # the kernel is on this machine and nobody else's
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         print(f"[{name}] failed in cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
