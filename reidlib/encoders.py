@@ -7,8 +7,11 @@
 Every encoder takes uint8 pictures as they lie in the decoded store and does its own resizing and normalisation.
 """
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import timm
 import torch
@@ -16,7 +19,7 @@ import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from timm.models import group_parameters
 from torch import nn
-from transformers import AlignConfig, AlignModel, AlignVisionConfig, AlignVisionModel
+from transformers import AlignConfig, AlignModel, AlignTextConfig, AlignVisionConfig, AlignVisionModel
 
 from reidlib.params import EncoderParams
 
@@ -64,6 +67,15 @@ class Encoder(nn.Module):
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(layers[name] >= first_trained)
 
+    def train(self, mode: bool = True):
+        """As in torch, but frozen batch norms stay as they are: their statistics would follow the training data."""
+        super().train(mode)
+        for module in self.network.modules():
+            parameters = list(module.parameters(recurse=False))
+            if isinstance(module, nn.BatchNorm2d) and parameters and not any(p.requires_grad for p in parameters):
+                module.eval()
+        return self
+
 
 class AlignTower(nn.Module):
     """transformers' ALIGN image tower, returning its pooled features [B, D] alone."""
@@ -73,7 +85,7 @@ class AlignTower(nn.Module):
         self.tower = tower
         for module in tower.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.1  # ALIGN's configuration has TensorFlow's 0.99, which forgets all but the last batch
+                module.momentum = 0.1  # the configuration's 0.99 is TensorFlow's; torch would keep the last batch alone
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.tower(pixel_values=x).pooler_output.flatten(1)
@@ -82,11 +94,15 @@ class AlignTower(nn.Module):
         return {"stem": r"^tower\.embeddings", "blocks": [(r"^tower\.encoder\.blocks\.(\d+)", None)]}
 
 
-def _clip_group_matcher(coarse: bool = False) -> dict:
+def _vit_group_matcher(coarse: bool = False) -> dict:
     return {
         "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre)",
         "blocks": [(r"^transformer\.resblocks\.(\d+)", None), (r"^(?:ln_post|proj)", (99999,))],
     }
+
+
+def _resnet_group_matcher(coarse: bool = False) -> dict:
+    return {"stem": r"^(?:conv|bn)", "blocks": [(r"^layer(\d+)", None), (r"^attnpool", (99999,))]}
 
 
 def build(params: EncoderParams, size: tuple[int, int], weights_root: str | Path | None = None) -> Encoder:
@@ -128,7 +144,7 @@ def _how_to_get(params: EncoderParams, file: Path | None, error) -> str:
             f"the local model cache and the model hub ({str(error).splitlines()[0]}). Run once on a machine with a "
             "network so that the cache holds them, or name a local file in the encoder's 'weights'"
         )
-    return f"weights '{params.weights}' of {params.name} are missing: looked for in {looked}; 'weights: null' is random"
+    return f"no weights '{params.weights}' of {params.name}: looked for in {looked}; 'weights: null' is random"
 
 
 def _open_clip(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
@@ -148,9 +164,11 @@ def _align(name: str, params: EncoderParams, size: tuple[int, int], file: Path |
     if file is not None:
         tower = AlignVisionModel(AlignVisionConfig(hidden_dim=640))
         state = timm.models.load_state_dict(str(file))
-        tower.load_state_dict({k.removeprefix("vision_model."): v for k, v in state.items() if "text" not in k})
+        # the file holds the tower alone, or the whole model
+        tower_state = {k.removeprefix("vision_model."): v for k, v in state.items() if k.startswith("vision_model.")}
+        tower.load_state_dict(tower_state or state)
     elif params.weights is not None:
-        tower = AlignModel.from_pretrained(name).vision_model
+        tower = AlignModel.from_pretrained(name, dtype=torch.float32).vision_model
     else:
         tower = AlignVisionModel(AlignVisionConfig(hidden_dim=640))
     return AlignTower(tower), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -158,11 +176,17 @@ def _align(name: str, params: EncoderParams, size: tuple[int, int], file: Path |
 
 def _timm(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
     # networks with a position embedding are made for one size; timm resamples the weights to it
-    fixed = {"img_size": tuple(size)} if timm.get_pretrained_cfg(name).fixed_input_size else {}
-    overlay = {"file": str(file), "num_classes": 0} if file else None
+    default = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    fixed = {"img_size": tuple(size)} if default.fixed_input_size else {}
+    overlay = None
+    if file is not None:  # with its classifier or without
+        state = timm.models.load_state_dict(str(file))
+        heads = tuple(f"{head}." for head in np.atleast_1d(default.classifier or ()))
+        overlay = {"state_dict": {k: v for k, v in state.items() if not k.startswith(heads)}, "num_classes": 0}
     network = timm.create_model(
         name, pretrained=params.weights is not None, pretrained_cfg_overlay=overlay, num_classes=0, **fixed
     )
+    network.pretrained_cfg.pop("state_dict", None)
     return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
 
 
@@ -175,11 +199,16 @@ def miniature(params: EncoderParams, size: tuple[int, int], vocabulary: int) -> 
     source = params.name.partition(":")[0]
     config = params.miniature
     if source == "open_clip":
-        vision = open_clip.CLIPVisionCfg(**config["vision"], image_size=tuple(size))
+        _check_keys(params.name, config["vision"], open_clip.CLIPVisionCfg.__dataclass_fields__)
+        _check_keys(params.name, config["text"], open_clip.CLIPTextCfg.__dataclass_fields__)
+        # CLIP's ResNet takes a whole number, its ViT also a pair
+        vision = open_clip.CLIPVisionCfg(**config["vision"], image_size=size[0] if size[0] == size[1] else tuple(size))
         text = open_clip.CLIPTextCfg(**config["text"], vocab_size=vocabulary)
         return open_clip.CLIP(config["embed_dim"], vision, text)
     if source == "align":
-        vision = AlignVisionConfig(**config["vision"], image_size=max(size))
+        _check_keys(params.name, config["vision"], AlignVisionConfig().to_dict())
+        _check_keys(params.name, config["text"], AlignTextConfig().to_dict())
+        vision = AlignVisionConfig(**{"batch_norm_momentum": 0.1, **config["vision"]}, image_size=max(size))
         # the image features are the last stage's channels: the projection of the text must have their width
         vision.hidden_dim = AlignVisionModel(vision).encoder.blocks[-1].projection.project_conv.out_channels
         text = {**config["text"], "vocab_size": vocabulary}
@@ -189,9 +218,16 @@ def miniature(params: EncoderParams, size: tuple[int, int], vocabulary: int) -> 
     raise ValueError(f"{params.name}: only open_clip and align encoders have a miniature")
 
 
+def _check_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for key in set(given) - set(known):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+        raise ValueError(f"{name}: its miniature has an unknown key '{key}'; did you mean '{near}'?")
+
+
 def image_tower(model: nn.Module) -> nn.Module:
     """The image half of a CLIP or ALIGN model, fit to be an Encoder's network."""
     if isinstance(model, AlignModel):
         return AlignTower(model.vision_model)
-    model.visual.group_matcher = _clip_group_matcher
+    is_vit = hasattr(model.visual, "transformer")
+    model.visual.group_matcher = _vit_group_matcher if is_vit else _resnet_group_matcher
     return model.visual
