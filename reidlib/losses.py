@@ -32,7 +32,9 @@ def identity_loss(logits: torch.Tensor, pid: torch.Tensor, label_smoothing: floa
 def triplet_loss(feature: torch.Tensor, pid: torch.Tensor, margin: float | None) -> torch.Tensor:
     """Batch-hard triplet loss (Hermans et al. 2017) on Euclidean distances; soft margin where `margin` is None."""
     feature = feature.float()
-    loss = TripletMarginLoss(margin=margin or 0.0, smooth_loss=margin is None, distance=_EUCLIDEAN, reducer=MeanReducer())
+    loss = TripletMarginLoss(
+        margin=margin or 0.0, smooth_loss=margin is None, distance=_EUCLIDEAN, reducer=MeanReducer()
+    )
     return loss(feature, pid, _HARDEST(feature, pid))
 
 
@@ -78,7 +80,9 @@ def relational_distillation(student: torch.Tensor, teacher: torch.Tensor) -> tor
     return difference.square().sum() / (b * (b - 1))  # the diagonal is zero
 
 
-def distillation_loss(output: Output, target: Target, recipe: Recipe, kd: DistillationParams) -> dict[str, torch.Tensor]:
+def distillation_loss(
+    output: Output, target: Target, recipe: Recipe, kd: DistillationParams
+) -> dict[str, torch.Tensor]:
     """The student's terms under a teacher: those of re-ID, and the distillation terms whose weight is not zero."""
     terms = reid_loss(output, target, recipe)
     if kd.logit:

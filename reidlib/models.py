@@ -106,7 +106,7 @@ class Fusion(nn.Module):
         if self.kind == "soft":
             return soft
         chosen = F.one_hot(soft.argmax(1), experts).to(soft.dtype)
-        return chosen + soft - soft.detach()  # forward: one expert; backward: the soft weights' gradient
+        return chosen + (soft - soft.detach())  # forward: one expert; backward: the soft weights' gradient
 
     def forward(self, embeddings: list[torch.Tensor]):
         """Experts' embeddings, each [B, D_i] -> fused embedding [B, width], or an Output in training mode."""
@@ -146,7 +146,7 @@ class MixtureOfExperts(nn.Module):
 
 
 def deployed(model: nn.Module) -> nn.Module:
-    """The model in evaluation mode without what only training needs (classifiers, the student's projection)."""
+    """`model` itself in evaluation mode, stripped of what only training needs (classifiers, the student's projection)."""
     model = model.eval()
     for module in model.modules():
         if isinstance(module, Neck):
