@@ -146,7 +146,7 @@ class MixtureOfExperts(nn.Module):
 
 
 def deployed(model: nn.Module) -> nn.Module:
-    """`model` itself in evaluation mode, stripped of what only training needs (classifiers, the student's projection)."""
+    """`model` itself, in evaluation mode, rid of what only training needs (classifiers, the student's projection)."""
     model = model.eval()
     for module in model.modules():
         if isinstance(module, Neck):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
@@ -35,6 +36,11 @@ class Machine:
     precision: str = "no"  # no (float32), bf16, fp16
 
     def accelerator(self) -> Accelerator:
+        """accelerate's view of this machine. Raises ValueError where there is no such device."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device: cuda, but torch finds no GPU here; set device to auto or cpu")
+        # accelerate keeps the first settings for the life of the process; another study may have others
+        AcceleratorState._reset_state(reset_partial_state=True)
         return Accelerator(mixed_precision=self.precision, cpu=self.device == "cpu")
 
     def torch_device(self) -> torch.device:
@@ -107,7 +113,7 @@ class FeatureBatches:
         return len(self.index(0))
 
     def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
-        sides = np.random.default_rng([self.seed, epoch]).integers(0, 2, size=len(self.labels))
+        sides = np.random.default_rng([self.seed, epoch, 1]).integers(0, 2, size=len(self.labels))
         for index in self.index(epoch):
             inputs = [torch.from_numpy(f[index, sides[index]]).to(device) for f in self.features]
             yield (inputs,), Target(torch.from_numpy(self.labels[index]).to(device))
@@ -141,11 +147,13 @@ def train(
     accelerator = machine.accelerator()
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay), lr=lr)
     steps = len(batches)
+    warmup_steps = round(min(warmup, epochs / 2) * steps)
     scheduler = CosineLRScheduler(
         optimizer,
-        t_initial=epochs * steps,
-        warmup_t=round(min(warmup, epochs / 2) * steps),
+        t_initial=epochs * steps - warmup_steps,
+        warmup_t=warmup_steps,
         warmup_lr_init=lr / 100,
+        warmup_prefix=True,
         t_in_epochs=False,
     )
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -171,10 +179,12 @@ def train(
                 bar.update()
             means = {name: float(total) / (step + 1) for name, total in sums.items()}
             history.append({"epoch": epoch + 1, "loss": sum(means.values()), **means})
+            if not np.isfinite(history[-1]["loss"]):
+                raise FloatingPointError(f"{label}: the loss is {means} in epoch {epoch + 1}; lower its recipe's lr")
             bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{history[-1]['loss']:.3f}")
             if epoch + 1 < epochs and accelerator.is_main_process:
                 _keep(checkpoint, accelerator.unwrap_model(model), optimizer, history)
-    accelerator.unwrap_model(model).eval()
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
     return pd.DataFrame(history)
 
 
