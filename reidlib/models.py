@@ -83,6 +83,8 @@ class Fusion(nn.Module):
 
     def __init__(self, dims: list[int], width: int, identities: int, kind: str = "soft"):
         super().__init__()
+        if kind not in ("soft", "top1", "uniform", "concat"):
+            raise ValueError(f"'{kind}' is no gate; there are soft, top1, uniform and concat")
         self.kind = kind
         self.dim = sum(dims) if kind == "concat" else width
         if kind == "concat":

@@ -262,9 +262,11 @@ def load(study: str | Path, overrides: list[str] = ()) -> StudyParams:
 
 def _put(tree: dict, keys: list[str], value, override: str) -> None:
     for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
+        below = tree.get(key, {})
+        if not isinstance(below, dict):
             raise ParamsError(f"override '{override}': '{key}' is no mapping")
+        tree[key] = dict(below)  # by a YAML alias, the same mapping may stand elsewhere too
+        tree = tree[key]
     tree[keys[-1]] = value
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from reidlib import losses, params
-from reidlib.artifacts import Store, code_version, digest
+from reidlib.artifacts import TRAINING_CODE, Store, code_version, digest
 from reidlib.data import DataError, Dataset, builtin, load, validation_split
 from reidlib.data.store import decode
 from reidlib.encoders import build, image_tower, weights_file
@@ -136,6 +136,8 @@ class Study:
         """How training went: epoch, loss and its terms."""
         kind, _, which = method.partition(":")
         self.fusion(which, dataset, seed) if kind == "moe" else self.model(method, dataset, seed)
+        if method == "moe:concat":
+            raise ValueError("moe:concat has no history: nothing in it is trained")
         return pd.read_csv(self._cache[method, dataset, seed][1] / "history.csv")
 
     def pretraining_history(self, expert: str) -> pd.DataFrame:
@@ -144,19 +146,22 @@ class Study:
         return pd.read_csv(self._cache["pretrained", expert][1] / "history.csv")
 
     def _expert(self, name: str, dataset: str, seed: int) -> tuple[Embedder, Path]:
+        if name not in self.params.experts:
+            raise ValueError(f"'{name}' is no expert of this study; it has {', '.join(self.methods[1:])}")
         spec = self.params.experts[name]
-        torch.manual_seed(seed)
+        start = self._start(name, spec.encoder)
+        torch.manual_seed(seed)  # after what may train another network, so that the order of requests does not matter
         model = Embedder(self._encoder(name, spec.encoder, dataset), self.identities(dataset))
         model.encoder.freeze(spec.recipe.frozen)
         batches = PictureBatches(self.pixels(dataset, "train"), self.labels(dataset), spec.recipe, seed)
         objective = partial(losses.reid_loss, recipe=spec.recipe)
-        key = self._key(dataset, seed, expert=spec, start=self._start(name, spec.encoder))
+        key = self._key(dataset, seed, expert=spec, start=start)
         return model, self._fit(f"expert:{name}", dataset, seed, key, model, batches, objective, spec.recipe)
 
     def _fusion(self, gate: str, dataset: str, seed: int) -> tuple[Fusion, Path | None]:
         spec = self.params.moe
-        torch.manual_seed(seed)
         dims = [self.model(f"expert:{name}", dataset, seed).dim for name in self.params.experts]
+        torch.manual_seed(seed)
         fusion = Fusion(dims, spec.width, self.identities(dataset), gate)
         if gate == "concat":
             return fusion.eval(), None
@@ -226,7 +231,8 @@ class Study:
         torch.manual_seed(plan.seed)
         pair = Pair(spec, spec.size, vocabulary, tokens.shape[1])
         batches = CaptionBatches(pixels, tokens, plan)
-        key = {"encoder": spec, "plan": plan, "code": code_version(), "drawing": code_version(DRAWING_CODE)}
+        code = {"code": code_version((*TRAINING_CODE, "pretraining")), "drawing": code_version(DRAWING_CODE)}
+        key = {"encoder": spec, "plan": plan, **code}
         work = partial(
             train, batches=batches, objective=contrastive_loss, epochs=plan.epochs, lr=plan.lr,
             weight_decay=plan.weight_decay, seed=plan.seed, machine=self.machine, label=f"pretrain {expert}",
@@ -341,12 +347,11 @@ class Study:
         first = next(iter(self.params.datasets))
         encoders = {name: e.encoder for name, e in self.params.experts.items()} | {"student": self.params.student.encoder}
         for name, spec in encoders.items():
-            if spec.miniature is None:
-                try:
-                    build(spec, spec.size or self.params.datasets[first].size,
-                          self.folder("REIDLIB_WEIGHTS", self.params.weights_root, "weights"))  # fmt: skip
-                except RuntimeError as error:
-                    problems.append(f"{name}: {error}")
+            try:
+                build(spec, spec.size or self.params.datasets[first].size,
+                      self.folder("REIDLIB_WEIGHTS", self.params.weights_root, "weights"))  # fmt: skip
+            except (RuntimeError, ValueError) as error:
+                problems.append(f"{name}: {error}")
         return problems
 
 

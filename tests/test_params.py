@@ -209,6 +209,15 @@ def test_overrides_are_checked_like_the_file(tmp_path, refused):
     assert "override 'seeds=[0'" in refused({}, overrides=["seeds=[0"])
 
 
+def test_an_override_leaves_alone_what_shares_a_yaml_anchor(tmp_path):
+    content = tree()
+    content["moe"]["recipe"] = content["student"]["recipe"]
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(content))
+    assert "*id" in (tmp_path / "s.yaml").read_text()
+    study = load(tmp_path / "s.yaml", ["moe.recipe.lr=0.5"])
+    assert study.moe.recipe.lr == 0.5 and study.student.recipe.lr == 0.001
+
+
 def test_a_missing_file_is_named_with_the_ones_there_are(tmp_path, monkeypatch):
     (tmp_path / "params").mkdir()
     (tmp_path / "params" / "demo.yaml").write_text("{}")
