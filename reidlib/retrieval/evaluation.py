@@ -87,6 +87,18 @@ class Evaluation:
         return len(self.ap)
 
 
+@contextmanager
+def torch_threads():
+    """Numba on as many threads as torch. Its OpenMP layer changes torch's number when it starts, so that is put back."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch_threads()
 def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine", max_rank: int = 50) -> Evaluation:
     """mAP, CMC and mINP of ranking `gallery` for each query.
 
@@ -116,6 +128,7 @@ def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine",
     return matcher.result()
 
 
+@torch_threads()
 def evaluate_distances(distances, query: EmbeddingSet, gallery: EmbeddingSet, max_rank: int = 50) -> Evaluation:
     """What `evaluate` gives, from distances [Q, G] (numpy or torch) of any origin; smaller is nearer.
 

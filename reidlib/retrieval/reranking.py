@@ -12,9 +12,10 @@ import scipy.sparse
 import torch
 from torch.nn.functional import normalize
 
-from reidlib.retrieval.evaluation import EmbeddingSet, check_dimensions, distance_blocks
+from reidlib.retrieval.evaluation import EmbeddingSet, check_dimensions, distance_blocks, torch_threads
 
 
+@torch_threads()
 def rerank(
     query: EmbeddingSet, gallery: EmbeddingSet, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:

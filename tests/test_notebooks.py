@@ -1,0 +1,33 @@
+"""The notebooks as they lie in git: stripped, parametrised, short; and README's numbers are those of results/."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_there_are_notebooks():
+    assert len(NOTEBOOKS) >= 6
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code), "strip the outputs"
+    parameters = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(parameters) == 1 and parameters[0].source.startswith("study = ")
+    assert all(len(cell.source.splitlines()) <= 20 for cell in code)
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_tables_in_the_readme_are_those_of_the_results():
+    known = {line for file in (ROOT / "results").glob("*/tables/*.md") for line in file.read_text().splitlines()}
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if "±" in line and line.startswith("|")]
+    assert rows, "README shows no table of results"
+    assert [row for row in rows if row not in known] == []
