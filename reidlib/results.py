@@ -1,7 +1,7 @@
 """The tidy results table, and the tables made of it.
 
-    rows = keep(study, "02_experts", accuracy(study, ["expert:clip"]))      one part from each notebook
-    gather(study)                                                           all parts: results/<study>/results.csv
+rows = keep(study, "02_experts", accuracy(study, ["expert:clip"]))      one part from each notebook
+gather(study)                                                           all parts: results/<study>/results.csv
 """
 
 import os

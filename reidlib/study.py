@@ -87,9 +87,7 @@ class Study:
     def _load(self, spec: DatasetParams) -> Dataset:
         if spec.builtin is not None:
             drawing = {"params": spec.builtin, "code": code_version(DRAWING_CODE)}
-            root = builtin.write(
-                root=self.root / "artifacts" / "drawn" / digest(drawing), **spec.builtin.model_dump()
-            )
+            root = builtin.write(root=self.root / "artifacts" / "drawn" / digest(drawing), **spec.builtin.model_dump())
         else:
             root = self.folder("REIDLIB_DATA", self.params.data_root, "data") / spec.root
         dataset = load(spec.layout, root)
@@ -168,12 +166,18 @@ class Study:
         features = [self._both_sides(f"expert:{name}", dataset, seed) for name in self.params.experts]
         batches = FeatureBatches(features, self.labels(dataset), spec.recipe, seed)
         objective = partial(losses.moe_loss, params=spec)
-        key = self._key(dataset, seed, moe=spec.model_copy(update={"gates": [gate]}), experts=self._experts_made(dataset, seed))
+        key = self._key(
+            dataset, seed, moe=spec.model_copy(update={"gates": [gate]}), experts=self._experts_made(dataset, seed)
+        )
         return fusion, self._fit(f"moe:{gate}", dataset, seed, key, fusion, batches, objective, spec.recipe)
 
     def _student(self, teacher: str | None, dataset: str, seed: int) -> tuple[Embedder, Path]:
         spec, kd = self.params.student, self.params.distillation
-        recipe, cache, key = spec.recipe, None, self._key(dataset, seed, student=spec, start=self._start("student", spec.encoder))
+        recipe, cache, key = (
+            spec.recipe,
+            None,
+            self._key(dataset, seed, student=spec, start=self._start("student", spec.encoder)),
+        )
         objective = partial(losses.reid_loss, recipe=recipe)
         if teacher is not None:
             cache = self.teacher(teacher, dataset, seed)
@@ -313,7 +317,9 @@ class Study:
 
     def _both_sides(self, method: str, dataset: str, seed: int) -> np.ndarray:
         """Embeddings of the training pictures and their mirror images, float32 [N, 2, D]."""
-        return np.stack([self.embeddings(method, dataset, seed, part="train", mirrored=m) for m in (False, True)], axis=1)
+        return np.stack(
+            [self.embeddings(method, dataset, seed, part="train", mirrored=m) for m in (False, True)], axis=1
+        )
 
     def embedding_set(self, method: str, train: str, seed: int, test: str | None, part: str) -> EmbeddingSet:
         frame = getattr(self.dataset(test or train), part)
@@ -345,7 +351,9 @@ class Study:
             except (DataError, ValueError) as error:
                 problems.append(f"data set '{name}': {error}")
         first = next(iter(self.params.datasets))
-        encoders = {name: e.encoder for name, e in self.params.experts.items()} | {"student": self.params.student.encoder}
+        encoders = {name: e.encoder for name, e in self.params.experts.items()} | {
+            "student": self.params.student.encoder
+        }
         for name, spec in encoders.items():
             try:
                 build(spec, spec.size or self.params.datasets[first].size,

@@ -152,6 +152,7 @@ def mesh(traits: Traits, rng: np.random.Generator) -> tuple[Mesh, float]:
 
 def _head(body: Mesh, traits: Traits, skin: np.ndarray, centre: float) -> None:
     """Neck, face, hair and hat, round a height in metres."""
+
     def solid(x: float, heights, radii, colour, bias: float = 0.0) -> None:
         body.loft(_tube([(x, 0, centre + z) for z in heights], radii, 12), colour, bias)
 
