@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 
-from .data import Dataset
-from .results import costs, label, pairs, summary, title
-from .retrieval import EmbeddingSet
-from .retrieval.evaluation import JUNK, distance_blocks
-from .study import Study
+from reidlib.data import Dataset
+from reidlib.results import costs, label, pairs, summary, title
+from reidlib.retrieval import EmbeddingSet
+from reidlib.retrieval.evaluation import JUNK, distance_blocks
+from reidlib.study import Study
 
 PALETTE = sns.color_palette("colorblind").as_hex()
 KINDS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student": PALETTE[4], "student+kd": PALETTE[2]}
@@ -376,14 +376,14 @@ def efficiency_bars(efficiency: pd.DataFrame) -> Figure:
     table = costs(efficiency)
     panels = {"parameters": "parameters", "macs": "MACs per picture", "latency_ms": "latency of one picture (ms)"}
     figure, grid = plt.subplots(1, 3, figsize=(8, 0.8 + 0.27 * len(table)), sharey=True)
-    for axes, (metric, title) in zip(grid, panels.items()):
+    for axes, (metric, name) in zip(grid, panels.items()):
         values = table[metric]
         for place, (method, value) in enumerate(values.items()):
             # dots: the length of a bar means nothing where the axis has no zero
             axes.plot(value, place, "o", ms=8, color=_kind(method))
             axes.annotate(_short(value), (value, place), (8, 0), textcoords="offset points", va="center", fontsize=8)
         low, high = values.min(), values.max()
-        axes.set(xscale="log", xlabel=title, xlim=(low / 1.5, high * 1.5 * (1.5 * high / low) ** 0.45))
+        axes.set(xscale="log", xlabel=name, xlim=(low / 1.5, high * 1.5 * (1.5 * high / low) ** 0.45))
         _method_axis(axes, table.index)
         axes.grid(True, axis="y")
         axes.minorticks_off()

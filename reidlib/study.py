@@ -10,6 +10,7 @@ Methods: pixels, expert:<name>, moe:soft | top1 | uniform | concat, student, stu
 expert's name, "uniform" or "moe".
 """
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -153,7 +154,7 @@ class Study:
         model.encoder.freeze(spec.recipe.frozen)
         batches = PictureBatches(self.pixels(dataset, "train"), self.labels(dataset), spec.recipe, seed)
         objective = partial(losses.reid_loss, recipe=spec.recipe)
-        key = self._key(dataset, seed, expert=spec, start=start)
+        key = self._key(dataset, seed, expert=spec.model_dump(mode="json", exclude={"stands_in_for"}), start=start)
         return model, self._fit(f"expert:{name}", dataset, seed, key, model, batches, objective, spec.recipe)
 
     def _fusion(self, gate: str, dataset: str, seed: int) -> tuple[Fusion, Path | None]:
@@ -173,11 +174,8 @@ class Study:
 
     def _student(self, teacher: str | None, dataset: str, seed: int) -> tuple[Embedder, Path]:
         spec, kd = self.params.student, self.params.distillation
-        recipe, cache, key = (
-            spec.recipe,
-            None,
-            self._key(dataset, seed, student=spec, start=self._start("student", spec.encoder)),
-        )
+        recipe, cache = spec.recipe, None
+        key = self._key(dataset, seed, student=spec, start=self._start("student", spec.encoder))
         objective = partial(losses.reid_loss, recipe=recipe)
         if teacher is not None:
             cache = self.teacher(teacher, dataset, seed)
@@ -271,7 +269,7 @@ class Study:
             self.pretrained(name)
             return self._cache["pretrained", name][1].name
         file = weights_file(spec, self.folder("REIDLIB_WEIGHTS", self.params.weights_root, "weights"))
-        return [file.name, file.stat().st_size] if file else spec.weights
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file else spec.weights
 
     def _made(self, teacher: str, dataset: str, seed: int) -> list[str]:
         """The folders' hashes of a teacher's parts."""

@@ -39,7 +39,6 @@ def rerank(
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value: between 0 and 1, not {lambda_value}")
 
-    n_query = len(query)
     features = torch.cat([query.features.to(gallery.features.device), gallery.features])
     nearest, maximum, distances = _neighbours(features, len(query), max(k1 + 1, k2))
 
