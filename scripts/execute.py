@@ -10,12 +10,10 @@ import argparse
 import re
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import papermill
-from traitlets.config import Config
 
 
 class Lines:
@@ -51,19 +49,16 @@ def main() -> int:
     args.done.parent.mkdir(parents=True, exist_ok=True)
     attempt = args.done.with_name(f"{name}.running.ipynb")
     try:
-        # sockets in a folder of this kernel's own: nobody else on the machine can talk to it, no other kernel meets it
-        with tempfile.TemporaryDirectory() as sockets:
-            papermill.execute_notebook(
-                str(args.notebook),
-                str(attempt),
-                dict(args.parameters),
-                progress_bar=False,
-                kernel_name="python3",
-                stdout_file=lines,
-                stderr_file=lines,
-                coalesce_streams=True,
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
-            )
+        papermill.execute_notebook(
+            str(args.notebook),
+            str(attempt),
+            dict(args.parameters),
+            progress_bar=False,
+            kernel_name="python3",
+            stdout_file=lines,
+            stderr_file=lines,
+            coalesce_streams=True,
+        )
     except papermill.PapermillExecutionError as error:
         print(f"[{name}] failed in cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"[{name}] the notebook as far as it came: {attempt}", file=sys.stderr)
