@@ -10,10 +10,12 @@ import argparse
 import re
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import papermill
+from traitlets.config import Config
 
 
 class Lines:
@@ -49,16 +51,19 @@ def main() -> int:
     args.done.parent.mkdir(parents=True, exist_ok=True)
     attempt = args.done.with_name(f"{name}.running.ipynb")
     try:
-        papermill.execute_notebook(
-            str(args.notebook),
-            str(attempt),
-            dict(args.parameters),
-            progress_bar=False,
-            kernel_name="python3",
-            stdout_file=lines,
-            stderr_file=lines,
-            coalesce_streams=True,
-        )
+        # sockets in a folder of this kernel's own: with TCP, two kernels that start at once may pick the same port
+        with tempfile.TemporaryDirectory() as sockets:
+            papermill.execute_notebook(
+                str(args.notebook),
+                str(attempt),
+                dict(args.parameters),
+                progress_bar=False,
+                kernel_name="python3",
+                stdout_file=lines,
+                stderr_file=lines,
+                coalesce_streams=True,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            )
     except papermill.PapermillExecutionError as error:
         print(f"[{name}] failed in cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"[{name}] the notebook as far as it came: {attempt}", file=sys.stderr)
