@@ -4,6 +4,6 @@ Only what needs no torch is exported here; import the rest from its module, for 
 ``from reidlib.data.augment import augment``.
 """
 
-from reidlib.data.layouts import DataError, Dataset, load, validation_split
+from reidlib.data.layouts import DataError, Dataset, load, mixed, validation_split
 
-__all__ = ["DataError", "Dataset", "load", "validation_split"]
+__all__ = ["DataError", "Dataset", "load", "mixed", "validation_split"]

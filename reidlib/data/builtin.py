@@ -1,6 +1,6 @@
 """The built-in data: two domains drawn by the library, in the very layouts of VeRi-776 and Market-1501.
 
-An identity is a set of lasting traits, and about a quarter are siblings: like another in all traits but a small one. A
+An identity is a set of lasting traits, and some are siblings: like another in all traits but a small one. A
 camera has a view angle, light, colour response and background of its own; a picture adds pose, place, size, occlusion
 and JPEG loss. The same arguments give the same bytes, whatever the number of workers.
 """
@@ -74,7 +74,7 @@ def identities(domain: str, count: int, seed: int, captioned: bool = False) -> l
     """
     rng, found = np.random.default_rng([seed, list(DOMAINS).index(domain), captioned]), {}
     while len(found) < count:
-        like = next(reversed(found), None) if rng.random() < 0.3 else None
+        like = next(reversed(found), None) if rng.random() < 0.15 else None
         traits = sample(domain, rng, like)
         if (zlib.crc32(repr(tuple(traits)).encode()) % 4 == 0) == captioned:
             found.setdefault(traits)
@@ -99,7 +99,7 @@ def _jpeg(shot: Shot) -> bytes:
         kind, side = rng.integers(3), rng.choice([-1, 1])
         tight = [(2.2, 3.0), (0.8, 1.2), (0.35, 0.5)][kind]
         shift = [(0.0, side * rng.uniform(0.5, 0.8)), (side * rng.uniform(0.35, 0.7), 0.0), (0.0, side * 0.25)][kind]
-    picture = render(mesh, shot.camera, size, rng, distance=distance, yaw=yaw, tight=tight, shift=shift, occlusion=0.2)
+    picture = render(mesh, shot.camera, size, rng, distance=distance, yaw=yaw, tight=tight, shift=shift, occlusion=0.15)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=shot.camera.quality)
     return file.getvalue()

@@ -7,7 +7,7 @@ import numpy as np
 from reidlib.data.scene import COLOURS, Mesh, coloured
 
 SCALE = 1.0  # of the surroundings
-AZIMUTHS = (35, 200, 280, 150, 0, 325, 90, 235)  # degrees, of the cameras in turn
+AZIMUTHS = (35, 320, 95, 155, 0, 280, 200, 235)  # degrees, of the cameras in turn
 VIEWS = ("front", "front left", "left", "rear left", "rear", "rear right", "right", "front right")  # every 45 degrees
 
 # Length, width, height, height of the nose and of the belt line (metres); as shares of the length, foot and top of the

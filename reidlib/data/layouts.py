@@ -134,6 +134,24 @@ def validation_split(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     return replace(dataset, train=train, query=query, gallery=held, notes=[*dataset.notes, note])
 
 
+def mixed(datasets: dict[str, Dataset]) -> Dataset:
+    """All data sets as one. Identities and cameras are renumbered so that none is shared; junk and distractors stay.
+
+    A further column `domain` holds the name of the data set that a picture is from.
+    """
+    frames, pids, cameras = {split: [] for split in SPLITS}, 0, 0
+    for name, dataset in datasets.items():
+        for split in SPLITS:
+            frame = getattr(dataset, split)
+            pid = frame["pid"].where(frame["pid"] <= 0, frame["pid"] + pids)
+            frames[split].append(frame.assign(pid=pid, camid=frame["camid"] + cameras, domain=name))
+        pids += max(getattr(dataset, split)["pid"].max() for split in SPLITS)
+        cameras += max(getattr(dataset, split)["camid"].max() for split in SPLITS)
+    whole = {split: pd.concat(parts, ignore_index=True) for split, parts in frames.items()}
+    first = next(iter(datasets.values()))
+    return Dataset("+".join(d.name for d in datasets.values()), first.root, **whole)
+
+
 def _find(layout: Layout, root: Path) -> Path:
     """The folder with the layout's sub-folders: `root` or the published folder in it."""
     wanted = list(layout.folders.values())
