@@ -10,7 +10,7 @@ from pytorch_metric_learning.miners import BatchHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
 
 from reidlib.models import Output
-from reidlib.params import DistillationParams, MoeParams, Recipe
+from reidlib.params import DistillationParams, Recipe
 
 _EUCLIDEAN = LpDistance(normalize_embeddings=False)
 _HARDEST = BatchHardMiner(distance=_EUCLIDEAN)
@@ -52,11 +52,11 @@ def balance_loss(weights: torch.Tensor) -> torch.Tensor:
     return importance.var(unbiased=False) / importance.mean().square()
 
 
-def moe_loss(output: Output, target: Target, params: MoeParams) -> dict[str, torch.Tensor]:
-    """The gate's terms: those of re-ID, and the load-balancing term."""
-    terms = reid_loss(output, target, params.recipe)
-    if params.balance:
-        terms["balance"] = params.balance * balance_loss(output.weights)
+def moe_loss(output: Output, target: Target, recipe: Recipe, balance: float) -> dict[str, torch.Tensor]:
+    """The gate's terms: those of re-ID, and the load-balancing term with the weight `balance`."""
+    terms = reid_loss(output, target, recipe)
+    if balance:
+        terms["balance"] = balance * balance_loss(output.weights)
     return terms
 
 
@@ -92,3 +92,8 @@ def distillation_loss(
     if kd.relational:
         terms["relational"] = kd.relational * relational_distillation(output.embedding, target.embedding)
     return terms
+
+
+def routing_loss(scores: torch.Tensor, target: Target) -> dict[str, torch.Tensor]:
+    """The router learns the gate's soft choice (log weights as `target.logits`): KL(gate || router). [B, E]."""
+    return {"routing": logit_distillation(scores, target.logits, temperature=1)}

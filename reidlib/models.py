@@ -64,6 +64,10 @@ class Embedder(nn.Module):
         projected = self.projection(embedding) if self.projection is not None else None
         return Output(feature, embedding, logits, projected)
 
+    def teach(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a student learns from, in evaluation mode: embedding [B, D], logits [B, identities]."""
+        return self.neck(self.encoder(images))
+
 
 class Fusion(nn.Module):
     """The gate: fuses the experts' embeddings into one.
@@ -104,11 +108,19 @@ class Fusion(nn.Module):
         experts, n = len(embeddings), len(embeddings[0])
         if self.kind in ("uniform", "concat"):
             return embeddings[0].new_full((n, experts), 1 / experts)
-        soft = self.gate(torch.cat([F.normalize(x) for x in embeddings], dim=1) * self._scale(embeddings)).softmax(1)
+        soft = self.soft_weights(embeddings)
         if self.kind == "soft":
             return soft
         chosen = F.one_hot(soft.argmax(1), experts).to(soft.dtype)
         return chosen + (soft - soft.detach())  # forward: one expert; backward: the soft weights' gradient
+
+    def soft_weights(self, embeddings: list[torch.Tensor]) -> torch.Tensor:
+        """The gate's softmax [B, E], before the top-1 gate makes its choice of it."""
+        return self.gate(torch.cat([F.normalize(x) for x in embeddings], dim=1) * self._scale(embeddings)).softmax(1)
+
+    def alone(self, expert: int, embeddings: torch.Tensor) -> torch.Tensor:
+        """One expert's embeddings [B, D_i] as the fused embedding [B, width] where that expert is chosen."""
+        return self.neck.norm(self.projections[expert](F.normalize(embeddings)))
 
     def forward(self, embeddings: list[torch.Tensor]):
         """Experts' embeddings, each [B, D_i] -> fused embedding [B, width], or an Output in training mode."""
@@ -122,10 +134,6 @@ class Fusion(nn.Module):
             return self.neck.norm(feature)
         embedding, logits = self.neck(feature)
         return Output(feature, embedding, logits, weights=weights)
-
-    def logits(self, embeddings: list[torch.Tensor]) -> torch.Tensor:
-        """Identity logits [B, identities] in evaluation mode, for the student to learn from."""
-        return self.neck.classifier(self(embeddings))
 
     @staticmethod
     def _scale(embeddings: list[torch.Tensor]) -> float:
@@ -146,6 +154,48 @@ class MixtureOfExperts(nn.Module):
         """uint8 [B, 3, H, W] -> embedding [B, D]."""
         return self.fusion([expert(images) for expert in self.experts])
 
+    def teach(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a student learns from, in evaluation mode: embedding [B, D], logits [B, identities]."""
+        embedding = self(images)
+        return embedding, self.fusion.neck.classifier(embedding)
+
+
+class Router(nn.Module):
+    """Looks at a picture before the experts do and says which of them should: a small encoder and a linear head."""
+
+    def __init__(self, encoder: Encoder, experts: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.dim, experts)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, 3, H, W] -> scores [B, experts]; the highest is chosen."""
+        return self.head(self.encoder(images).float())
+
+
+class RoutedExperts(nn.Module):
+    """Frozen experts behind a Router: only the chosen one runs on a picture, which is where the time is saved.
+
+    fusion: of kind "top1"; its gate, which would want all experts' embeddings, is not used.
+    """
+
+    def __init__(self, router: Router, experts: list[Embedder], fusion: Fusion):
+        super().__init__()
+        self.router = router
+        self.experts = nn.ModuleList(experts)
+        self.fusion = fusion
+        self.dim = fusion.dim
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, 3, H, W] -> embedding [B, D]."""
+        choice = self.router(images).argmax(1)
+        out = torch.empty(len(images), self.dim, device=images.device)
+        for i, expert in enumerate(self.experts):
+            chosen = (choice == i).nonzero().squeeze(1)
+            if len(chosen):
+                out[chosen] = self.fusion.alone(i, expert(images[chosen]))
+        return out
+
 
 def deployed(model: nn.Module) -> nn.Module:
     """`model` itself, in evaluation mode, rid of what only training needs (classifiers, the student's projection)."""
@@ -155,4 +205,6 @@ def deployed(model: nn.Module) -> nn.Module:
             module.classifier = None
         if isinstance(module, Embedder):
             module.projection = None
+        if isinstance(module, RoutedExperts):
+            module.fusion.gate = None
     return model

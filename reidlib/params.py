@@ -24,6 +24,7 @@ from pydantic import (
 Size = tuple[PositiveInt, PositiveInt]
 Fraction = float
 Name = Annotated[str, Field(pattern=r"^[\w-]+$")]  # becomes part of file names
+TERMS = ("logit", "embedding", "relational")  # of distillation
 
 
 class ParamsError(ValueError):
@@ -106,19 +107,35 @@ class Recipe(Strict):
     augmentation: Augmentation = Augmentation()
 
 
-class ExpertParams(Strict):
+class NetworkParams(Strict):
+    """A network and how it is trained: the student, the router."""
+
     encoder: EncoderParams
     recipe: Recipe
+
+
+class ExpertParams(NetworkParams):
     stands_in_for: str | None = Field(None, description="what the paper has in this one's place, if it is a stand-in")
 
 
 class MoeParams(Strict):
     """The gate over the frozen experts."""
 
-    gates: list[Literal["soft", "top1", "uniform", "concat"]] = Field(min_length=1)
+    gates: list[Literal["soft", "top1", "uniform", "concat", "router"]] = Field(min_length=1)
     width: PositiveInt = Field(description="common width of the experts' projections")
-    balance: float = Field(0.01, ge=0, description="weight of the load-balancing term")
+    balance: dict[Literal["soft", "top1"], Annotated[float, Field(ge=0)]] = Field(
+        {"soft": 1.0, "top1": 0.01}, description="weight of the load-balancing term under each gate that is trained"
+    )
     recipe: Recipe
+    router: NetworkParams | None = Field(None, description="sees the picture first and picks the one expert that runs")
+
+    @model_validator(mode="after")
+    def whole_router(self):
+        if "router" in self.gates and self.router is None:
+            raise ValueError("gates names 'router', so 'router' must say which network it is and how it is trained")
+        if "router" in self.gates and "top1" not in self.gates:
+            raise ValueError("gates names 'router', which imitates the top-1 gate, so it must hold 'top1' too")
+        return self
 
 
 class DistillationParams(Strict):
@@ -129,11 +146,27 @@ class DistillationParams(Strict):
     logit: float = Field(1.0, ge=0)
     embedding: float = Field(1.0, ge=0)
     relational: float = Field(1.0, ge=0)
+    teacher: Literal["cached", "online"] = Field(
+        "cached", description="cached: its word on every picture, computed once; online: it sees the student's own batch"
+    )
 
 
-class StudentParams(Strict):
-    encoder: EncoderParams
-    recipe: Recipe
+class AblationParams(Strict):
+    """Variants of the student under the MoE, each beside the study's own setting."""
+
+    datasets: list[str] = Field(min_length=1, description="data sets they are trained on")
+    terms: list[str] = Field([], description="which terms of distillation alone, such as logit or logit+relational")
+    temperatures: list[PositiveFloat] = []
+    online: bool = Field(False, description="also with the online teacher")
+    sizes: dict[Name, EncoderParams] = Field({}, description="other students, by name")
+
+    @field_validator("terms")
+    @classmethod
+    def known_terms(cls, terms):
+        for term in (t for together in terms for t in together.split("+")):
+            if term not in TERMS:
+                raise ValueError(f"'{term}' is no term of distillation{_nearest(term, list(TERMS))}")
+        return terms
 
 
 class PretrainingParams(Strict):
@@ -153,9 +186,13 @@ class PretrainingParams(Strict):
         return self
 
 
-class ProfilingParams(Strict):
+class Runs(Strict):
     runs: PositiveInt = Field(20, description="interleaved timed runs of each model")
     batch: PositiveInt = Field(32, description="pictures a batch when throughput is measured")
+
+
+class ProfilingParams(Runs):
+    paper: Runs | None = Field(None, description="measure the networks of params/paper.yaml too, with random weights")
 
 
 class StudyParams(Strict):
@@ -172,8 +209,10 @@ class StudyParams(Strict):
     datasets: dict[Name, DatasetParams] = Field(min_length=1)
     experts: dict[Name, ExpertParams] = Field(min_length=2)
     moe: MoeParams
-    student: StudentParams
+    student: NetworkParams
     distillation: DistillationParams
+    ablations: AblationParams | None = None
+    mixed: bool = Field(False, description="also train on all data sets at once, for as many steps as on the first")
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
 
@@ -201,13 +240,26 @@ class StudyParams(Strict):
             raise ValueError("distillation.teachers names 'moe', so moe.gates must hold 'soft'")
         if "uniform" in self.distillation.teachers and "uniform" not in self.moe.gates:
             raise ValueError("distillation.teachers names 'uniform', so moe.gates must hold 'uniform'")
-        if self.student.encoder.miniature is not None:
-            raise ValueError("student.encoder: only experts can be miniatures; name a small timm network")
+        others = {"student": self.student, "moe.router": self.moe.router}
+        small = {where: network.encoder for where, network in others.items() if network}
+        small |= {f"ablations.sizes.{name}": e for name, e in self.ablations.sizes.items()} if self.ablations else {}
+        for where, encoder in small.items():
+            if encoder.miniature is not None:
+                raise ValueError(f"{where}: only experts can be miniatures; name a small timm network")
+        if self.ablations is not None:
+            if "moe" not in self.distillation.teachers:
+                raise ValueError("ablations vary the student under the MoE, so distillation.teachers must hold 'moe'")
+            for name in self.ablations.datasets:
+                if name not in self.datasets:
+                    raise ValueError(f"ablations.datasets: no data set '{name}'{_nearest(name, list(self.datasets))}")
+        if self.mixed and len(self.datasets) < 2:
+            raise ValueError("mixed: true wants two data sets or more")
         miniatures = [name for name, e in self.experts.items() if e.encoder.miniature is not None]
         if miniatures and self.pretraining is None:
             raise ValueError(f"experts.{miniatures[0]} is a miniature, so 'pretraining' must say how it is pretrained")
         recipes = {f"experts.{name}": e.recipe for name, e in self.experts.items()}
-        for where, recipe in (recipes | {"moe": self.moe.recipe, "student": self.student.recipe}).items():
+        recipes |= {where: network.recipe for where, network in others.items() if network}
+        for where, recipe in (recipes | {"moe": self.moe.recipe}).items():
             for name, spec in self.datasets.items():
                 if spec.builtin and recipe.p > spec.builtin.train_ids:
                     few = f"'{name}' has {spec.builtin.train_ids} training identities"

@@ -22,7 +22,7 @@ from reidlib.data.augment import augment
 from reidlib.data.batches import identity_batches
 from reidlib.data.store import gather
 from reidlib.losses import Target
-from reidlib.models import Embedder
+from reidlib.models import Embedder, Router
 from reidlib.params import Recipe
 
 Batch = tuple[tuple, Target | None]
@@ -54,6 +54,26 @@ class TeacherCache:
     embedding: np.ndarray  # float32 [N, 2, D]: the picture, its mirror image
     logits: np.ndarray  # float32 [N, 2, identities]
 
+    def says(self, index: np.ndarray, flipped: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embedding [B, D] and logits [B, identities] for the store's pictures `index`, mirrored where `flipped`."""
+        row, side = torch.arange(len(index), device=images.device), flipped.long()
+        both = (torch.from_numpy(of[index]).to(images.device) for of in (self.embedding, self.logits))
+        return tuple(sides[row, side] for sides in both)
+
+
+@dataclass(frozen=True)
+class OnlineTeacher:
+    """A frozen teacher that looks at each batch just as the student sees it, crop and erasing included: slow."""
+
+    model: nn.Module  # an Embedder or a MixtureOfExperts, on the training device
+    precision: str = "no"
+
+    def says(self, index: np.ndarray, flipped: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embedding [B, D] and logits [B, identities] of the augmented `images`, uint8 [B, 3, H, W]."""
+        half = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.no_grad(), torch.autocast(images.device.type, half, enabled=self.precision != "no"):
+            return self.model.teach(images)
+
 
 @dataclass(frozen=True)
 class PictureBatches:
@@ -68,7 +88,7 @@ class PictureBatches:
     labels: np.ndarray
     recipe: Recipe
     seed: int
-    teacher: TeacherCache | None = None
+    teacher: TeacherCache | OnlineTeacher | None = None
 
     def index(self, epoch: int) -> np.ndarray:
         return identity_batches(self.labels, self.recipe.p, self.recipe.k, self.seed, epoch)
@@ -82,14 +102,7 @@ class PictureBatches:
             images = gather(self.pixels, index).to(device, non_blocking=True)
             images, flipped = augment(images, generator, **self.recipe.augmentation.model_dump())
             pid = torch.from_numpy(self.labels[index]).to(device)
-            if self.teacher is None:
-                yield (images,), Target(pid)
-            else:
-                side = flipped.long()
-                row = torch.arange(len(index), device=device)
-                embedding = torch.from_numpy(self.teacher.embedding[index]).to(device)[row, side]
-                logits = torch.from_numpy(self.teacher.logits[index]).to(device)[row, side]
-                yield (images,), Target(pid, embedding, logits)
+            yield (images,), Target(pid, *(self.teacher.says(index, flipped, images) if self.teacher else ()))
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,8 @@ def train(
         layer_decay: factor on the learning rate from each of the encoder's layers to the one below.
     """
     accelerator = machine.accelerator()
-    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay), lr=lr)
+    # fused: one call for all parameters, where small networks on a CPU would spend a tenth of a step on many
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay), lr=lr, fused=True)
     steps = len(batches)
     warmup_steps = round(min(warmup, epochs / 2) * steps)
     scheduler = CosineLRScheduler(
@@ -190,7 +204,7 @@ def train(
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
     """Parameter groups for the optimizer: no weight decay on vectors, layer-wise learning rates in the encoder."""
-    if not isinstance(model, Embedder) or layer_decay == 1:
+    if not isinstance(model, (Embedder, Router)) or layer_decay == 1:
         return param_groups_weight_decay(model, weight_decay)
     network = model.encoder.network
     groups = param_groups_layer_decay(network, weight_decay, layer_decay=layer_decay)

@@ -19,7 +19,7 @@ from reidlib.losses import (
     triplet_loss,
 )
 from reidlib.models import Output
-from reidlib.params import DistillationParams, MoeParams, Recipe
+from reidlib.params import DistillationParams, Recipe
 
 torch.set_num_threads(1)
 RECIPE = Recipe(epochs=1, p=2, k=2, lr=0.1, triplet=0.5)
@@ -125,8 +125,7 @@ def test_terms_come_weighted_and_those_of_no_weight_are_left_out():
     assert terms["triplet"].item() == pytest.approx(0.5 * triplet_loss(output().feature, PID, 0.3).item())
     assert list(reid_loss(output(), target(), RECIPE.model_copy(update={"triplet": 0.0}))) == ["identity"]
 
-    moe = MoeParams(gates=["soft"], width=4, balance=0.1, recipe=RECIPE)
-    terms = moe_loss(output(), target(), moe)
+    terms = moe_loss(output(), target(), RECIPE, balance=0.1)
     assert terms["balance"].item() == pytest.approx(0.1 * 0.25) and list(terms) == ["identity", "triplet", "balance"]
 
     kd = DistillationParams(teachers=[], temperature=3, logit=2.0, embedding=0.0, relational=0.5)

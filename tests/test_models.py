@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from reidlib.encoders import Encoder, build
-from reidlib.models import Embedder, Fusion, MixtureOfExperts, deployed
+from reidlib.models import Embedder, Fusion, MixtureOfExperts, RoutedExperts, Router, deployed
 from reidlib.params import EncoderParams
 
 torch.set_num_threads(1)
@@ -129,7 +129,6 @@ def test_fusion_in_training_and_evaluation(kind):
     output = fused.train()(embeddings())
     assert output.embedding.shape == (6, 32) and output.logits.shape == (6, 7) and output.weights.shape == (6, 2)
     fused.eval()
-    assert torch.equal(fused.logits(embeddings()), fused.neck.classifier(fused(embeddings())))
     assert fused(embeddings()).shape == (6, fused.dim)
 
 
@@ -140,6 +139,38 @@ def test_a_mixture_of_experts_is_the_fusion_of_its_experts(kind):
     result = mixture(pictures())
     assert result.shape == (4, mixture.dim)
     assert torch.allclose(result, mixture.fusion([e(pictures()) for e in experts]))
+
+
+def test_a_teacher_says_its_embedding_and_its_logits():
+    alone = expert(5).eval()
+    mixture = MixtureOfExperts([expert(dim).eval() for dim in DIMS], fusion("soft")).eval()
+    for teacher, neck in ((alone, alone.neck), (mixture, mixture.fusion.neck)):
+        embedding, logits = teacher.teach(pictures())
+        assert torch.equal(embedding, teacher(pictures())) and torch.equal(logits, neck.classifier(embedding))
+
+
+def test_one_expert_alone_is_what_the_top1_gate_gives_where_it_chooses_that_one():
+    gate, x = decided("top1").eval(), embeddings()
+    chosen = gate.weights(x).argmax(1)
+    assert set(chosen.tolist()) == {0, 1}
+    alone = torch.stack([gate.alone(i, part) for i, part in enumerate(x)])
+    assert torch.allclose(gate(x), alone[chosen, torch.arange(6)], atol=1e-6)
+
+
+def test_routed_experts_give_each_picture_what_its_expert_alone_gives():
+    experts, gate = [expert(dim).eval() for dim in DIMS], decided("top1").eval()
+    routed = RoutedExperts(Router(expert(4).encoder, 2), experts, gate).eval()
+    images = pictures()
+    with torch.no_grad():
+        scores = routed.router(images)
+        routed.router.head.bias[0] -= (scores[:, 0] - scores[:, 1]).median() - 1e-6
+        chosen = routed.router(images).argmax(1)
+        assert set(chosen.tolist()) == {0, 1}
+        alone = torch.stack([gate.alone(i, e(images)) for i, e in enumerate(experts)])
+        assert torch.allclose(routed(images), alone[chosen, torch.arange(len(images))], atol=1e-5)
+        before = sum(p.numel() for p in routed.parameters())
+        assert torch.allclose(deployed(routed)(images), alone[chosen, torch.arange(len(images))], atol=1e-5)
+    assert routed.fusion.gate is None and sum(p.numel() for p in routed.parameters()) < before
 
 
 @pytest.mark.parametrize("kind", ["embedder", *KINDS])
