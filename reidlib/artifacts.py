@@ -29,6 +29,8 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from reidlib.provenance import origin
+
 # the modules whose code decides what a trained network is; figures or tables don't
 TRAINING_CODE = ("data.store", "data.batches", "data.augment", "encoders", "models", "losses", "training")
 
@@ -76,16 +78,17 @@ class Store:
             train: called as train(model, folder); keeps its checkpoints in folder (so that an interrupted run goes
                 on where it stopped) and returns the history, one row an epoch.
         Returns:
-            The unit's folder, with weights.safetensors, history.csv and made.json.
+            The unit's folder, with weights.safetensors, history.csv and made.json: seconds (since it was resumed, if it
+            was), resumed, finished, and what `provenance.origin` says.
         """
         folder = self.folder(name, key)
         with FileLock(folder / "lock"):
             weights = folder / "weights.safetensors"
             if not weights.exists():
-                start = time.perf_counter()
+                start, resumed = time.perf_counter(), any(folder.glob("checkpoint*"))
                 history = train(model, folder)
                 history.to_csv(folder / "history.csv", index=False)
-                self._made(folder, start)
+                self._made(folder, start, resumed=resumed)
                 _whole(weights, lambda path: save_model(model, str(path)))
                 for checkpoint in folder.glob("checkpoint*"):
                     checkpoint.unlink()
@@ -105,9 +108,9 @@ class Store:
             return load_file(file)
 
     @staticmethod
-    def _made(folder: Path, start: float) -> None:
+    def _made(folder: Path, start: float, **more) -> None:
         record = {"seconds": round(time.perf_counter() - start, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        (folder / "made.json").write_text(json.dumps(record))
+        (folder / "made.json").write_text(json.dumps(record | more | origin(), indent=1))
 
 
 def _whole(path: Path, write: Callable[[Path], None]) -> None:

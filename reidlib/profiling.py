@@ -3,10 +3,10 @@
 import copy
 import json
 import os
-import platform
-import re
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +19,22 @@ from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.models import deployed
+from reidlib.provenance import device_name
 from reidlib.training import Machine
 
 METRICS = ("parameters", "macs", "latency_ms", "throughput", "peak_memory_mb", "file_mb")
-WARM_UP = 3
+WARM_UP = 1
+FEW = 8  # pictures whose time one by one is a latency's mean
 
 
-def profile(
-    models: dict[str, nn.Module], size: tuple[int, int], machine: Machine, runs: int, batch: int
-) -> pd.DataFrame:
+def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine, runs: int, batch: int) -> pd.DataFrame:
     """What each model costs as it would be deployed: a copy without what only training needs.
 
     parameters: their number.
     macs: multiply-adds per picture in convolutions, linear layers and attention, with those of resizing, normalisation
         and activations left out: half of what torch's FlopCounterMode counts.
-    latency_ms: median time of one picture that lies ready on the device.
+    latency_ms: time of one picture that lies ready on the device: the mean over the first few of `pictures`, one by
+        one (a router's time depends on the picture), the median over the runs.
     throughput: pictures per second in batches of `batch`, median.
     peak_memory_mb: MB (10^6 bytes) of the weights and of the most a batch of `batch` allocates on top, as torch's
         allocator counts it; what a backend takes by itself (scratch space, the CUDA context) is not in it.
@@ -43,25 +44,26 @@ def profile(
 
     Args:
         models: by method; they are left as they are.
-        size: (height, width) in pixels of the pictures.
+        pictures: uint8 [N, 3, h, w]; repeated where they don't fill a batch.
         runs: timed runs of each model, after a warm-up.
     Returns:
         Columns method, metric, value, spread: the interquartile range over the runs, NaN where nothing varies.
     """
     accelerator = machine.accelerator()
     device = accelerator.device
-    pictures = torch.randint(0, 256, (batch, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    pictures = pictures.to(device)
+    pictures = torch.from_numpy(np.resize(pictures, (batch, *pictures.shape[1:]))).to(device)
+    alone = pictures[:FEW].split(1)
     ready = {name: deployed(copy.deepcopy(model)).to(device) for name, model in models.items()}
     with torch.no_grad(), accelerator.autocast():
-        seconds = {n: _interleaved(ready, pictures[:n], runs, device) for n in {1, batch}}
+        one = interleaved({n: partial(_each, model, alone) for n, model in ready.items()}, runs, device)
+        many = interleaved({n: partial(model, pictures) for n, model in ready.items()}, runs, device)
         rows = []
         for name, model in ready.items():
-            rates = batch / seconds[batch][name]
+            latency, rates = 1e3 * one[name] / len(alone), batch / many[name]
             rows += [
                 (name, "parameters", sum(p.numel() for p in model.parameters()), np.nan),
-                (name, "macs", count_macs(model, pictures[:1]), np.nan),
-                (name, "latency_ms", 1e3 * np.median(seconds[1][name]), 1e3 * _spread(seconds[1][name])),
+                (name, "macs", np.mean([count_macs(model, picture) for picture in alone]), np.nan),
+                (name, "latency_ms", np.median(latency), _spread(latency)),
                 (name, "throughput", np.median(rates), _spread(rates)),
                 (name, "peak_memory_mb", (_weights(model) + _rise(model, pictures, device)) / 1e6, np.nan),
                 (name, "file_mb", _file_size(model) / 1e6, np.nan),
@@ -84,27 +86,30 @@ def count_macs(model: nn.Module, pictures: torch.Tensor) -> int:
 
 def machine_name(machine: Machine) -> str:
     """What the times were measured on, e.g. "Intel Xeon Platinum 8488C, 2 threads, torch 2.8.0"."""
-    version = f"torch {torch.__version__.partition('+')[0]}"
-    if machine.torch_device().type == "cuda":
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}, {version}"
-    cpuinfo = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    cpu = re.sub(r"\((R|TM)\)|CPU|@.*", "", named[1]) if named else platform.processor() or platform.machine()
-    return f"{' '.join(cpu.split())}, {torch.get_num_threads()} threads, {version}"
+    device = device_name(machine.torch_device().type == "cuda")
+    threads = "" if machine.torch_device().type == "cuda" else f"{torch.get_num_threads()} threads, "
+    return f"{device}, {threads}torch {torch.__version__.partition('+')[0]}"
 
 
-def _interleaved(models: dict[str, nn.Module], pictures: torch.Tensor, runs: int, device) -> dict[str, np.ndarray]:
-    """Seconds of each run, float [runs] for each model."""
-    seconds = {name: np.zeros(runs) for name in models}
-    for run in range(-WARM_UP, runs):
-        for name, model in models.items():
+def interleaved(
+    calls: dict[str, Callable[[], object]], runs: int, device: torch.device, warm_up: int = WARM_UP
+) -> dict[str, np.ndarray]:
+    """Seconds of each call, float [runs]; they take turns, A B C A B C, after `warm_up` such rounds that don't count."""
+    seconds = {name: np.zeros(runs) for name in calls}
+    for run in range(-warm_up, runs):
+        for name, call in calls.items():
             _synchronize(device)
             start = time.perf_counter()
-            model(pictures)
+            call()
             _synchronize(device)
             if run >= 0:
                 seconds[name][run] = time.perf_counter() - start
     return seconds
+
+
+def _each(model: nn.Module, batches: list[torch.Tensor]) -> None:
+    for pictures in batches:
+        model(pictures)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -1,29 +1,37 @@
-"""The tidy results table, and the tables made of it.
+"""The tidy results table: kept part by part, gathered with its evidence, and the tables made of it.
 
 rows = keep(study, "02_experts", accuracy(study, ["expert:clip"]))      one part from each notebook
-gather(study)                                                           all parts: results/<study>/results.csv
+gather(study)                                                           all parts, into results/<study>/
+read(study), read_evaluations(study), read_provenance(study)            what lies there: all that tables need
+
+Tables take `rows` (of results.csv) and `evaluations` (AP of each query, CMC), and no study: what is shown is made from
+what is written down.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file, save
 
+from reidlib.artifacts import digest
 from reidlib.profiling import METRICS as COSTS
-from reidlib.provenance import provenance, write_readme  # noqa: F401  (part of this module's interface)
+from reidlib.provenance import origin, stamp
 from reidlib.stats import seed_interval
 from reidlib.study import Study
 
 COLUMNS = ["study", "method", "train_dataset", "test_dataset", "seed", "metric", "value"]
+EVALUATED = COLUMNS[1:5]  # what one evaluation is of; joined by "|" its name
 ACCURACY = ("mAP", "mINP", "rank-1", "rank-5", "rank-10")
 NAMES = {
     "pixels": "Raw pixels", "moe:soft": "MoE, soft gate", "moe:top1": "MoE, top-1 gate", "moe:router": "MoE, router",
     "moe:uniform": "Uniform ensemble", "moe:concat": "Concatenation",
     "student": "Student", "student+kd:moe": "Student + KD from MoE", "student+kd:uniform": "Student + KD from ensemble",
 }  # fmt: skip
-REDUCTIONS = {"parameters": "parameters vs MoE (% less)", "latency_ms": "time vs MoE (% less)"}
 TEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "→": r"$\to$", "–": "--", "−": "$-$"})
 
 
@@ -47,34 +55,38 @@ def stand_ins(study: Study) -> pd.DataFrame:
     return pd.DataFrame([row for row in rows if row[2]], columns=["expert", "encoder", "stands in for"])
 
 
-def accuracy(
-    study: Study, methods: Sequence[str], datasets: Sequence[str] | None = None, test: str | None = None
-) -> pd.DataFrame:
-    """Every method trained on each data set with each seed, tested there or on `test`: rows of the results table.
+# what notebooks keep
 
-    Raw pixels know no seed: they have one row each, under the first.
+
+def accuracy(
+    study: Study, methods: Sequence[str], datasets: Sequence[str] | None = None, test: str | None = None,
+    across: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """Every method trained on each data set with each seed, tested there: rows of the results table.
+
+    test: the data set to test on instead; across: test on every data set of the study. AP and CMC of each evaluation
+    are kept for `evaluations`. Raw pixels know neither seed nor training: one row a data set, under the first seed.
     """
     rows = []
     for method in methods:
         for train in datasets or study.params.datasets:
-            for seed in study.params.seeds[: 1 if method == "pixels" else None]:
-                found = study.evaluate(method, train, seed, test)
-                values = [found.mAP, found.mINP, *(found.cmc[k - 1] for k in (1, 5, 10))]
-                rows += [(study.name, method, train, test or train, seed, *pair) for pair in zip(ACCURACY, values)]
+            for target in study.params.datasets if across else [test or train]:
+                for seed in study.params.seeds[: 1 if method == "pixels" else None]:
+                    if method == "pixels" and target != train:
+                        continue
+                    found = study.evaluate(method, train, seed, target)
+                    _keep_evaluation(study, (method, train, target, seed), found)
+                    values = [found.mAP, found.mINP, *(found.cmc[k - 1] for k in (1, 5, 10))]
+                    rows += [(study.name, method, train, target, seed, *pair) for pair in zip(ACCURACY, values)]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def cmc(study: Study, methods: Sequence[str], dataset: str, test: str | None = None) -> dict[str, np.ndarray]:
-    """CMC of each method, float [seeds, ranks]."""
-    seeds = {method: study.params.seeds[: 1 if method == "pixels" else None] for method in methods}
-    return {m: np.stack([study.evaluate(m, dataset, seed, test).cmc for seed in seeds[m]]) for m in methods}
 
 
 def keep(study: Study, part: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Keep one notebook's rows, in place of those it kept before, for `gather`; returns them.
 
     What is missing is filled in: the study's name, its first data set and seed, the test data set from the training
-    one. A column `spread` becomes rows of a metric "<metric>_iqr"; other columns are left out.
+    one. A column `spread` becomes rows of a metric "<metric>_iqr"; other columns are left out. Where and when they were
+    made is kept with them.
     """
     if study.validation:
         raise ValueError(f"{part}: a validation split gives no results; open the study with validation=0 for them")
@@ -86,15 +98,62 @@ def keep(study: Study, part: str, rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows if "test_dataset" in rows else rows.assign(test_dataset=rows["train_dataset"])
     file = _parts(study) / f"{part}.csv"
     file.parent.mkdir(parents=True, exist_ok=True)
-    rows[COLUMNS].to_csv(file.with_suffix(".partial"), index=False)
-    os.replace(file.with_suffix(".partial"), file)
+    record = {"params": digest(study.params)} | stamp() | origin()
+    file.with_suffix(".json").write_text(json.dumps(record, indent=1))
+    _whole(file, lambda path: rows[COLUMNS].to_csv(path, index=False))
     return rows[COLUMNS].reset_index(drop=True)
 
 
-def gather(study: Study) -> pd.DataFrame:
-    """All kept parts in the study's order, written to results/<study>/results.csv.
+def evaluations(study: Study, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What `accuracy` kept of each of its rows' evaluations.
 
-    Raises ValueError where there is none, or two parts give different values for the same thing.
+    Returns "<method>|<train>|<test>|<seed>|ap": AP of each query, float32 [queries]; and "...|cmc": float32 [ranks].
+    Raises ValueError where a row has no evaluation, or its mAP isn't that evaluation's.
+    """
+    found = {}
+    for _, row in rows[rows["metric"] == "mAP"].drop_duplicates(EVALUATED).iterrows():
+        name = "|".join(map(str, row[EVALUATED]))
+        file = _evaluation_file(study, name)
+        own = load_file(file) if file.exists() else {}
+        if f"{name}|ap" not in own or abs(own[f"{name}|ap"].mean(dtype=float) - row["value"]) > 1e-5:
+            raise ValueError(f"{name}: no evaluation of mAP {row['value']:.4f} is kept; run its notebook anew")
+        found |= own
+    return found
+
+
+def _keep_evaluation(study: Study, what: tuple, found) -> None:
+    if study.validation:
+        return
+    name = "|".join(map(str, what))
+    file = _evaluation_file(study, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {f"{name}|ap": found.ap.astype(np.float32), f"{name}|cmc": found.cmc.astype(np.float32)}
+    _whole(file, lambda path: path.write_bytes(save(arrays)))
+
+
+def _evaluation_file(study: Study, name: str) -> Path:
+    return study.artifacts.root / "evaluations" / f"{digest(name)}.safetensors"
+
+
+def _parts(study: Study) -> Path:
+    return study.artifacts.root / "rows"
+
+
+def _whole(file: Path, write: Callable[[Path], None]) -> None:
+    """Write a file so that it is never seen half-written; notebooks side by side may write the same one."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    write(partial)
+    os.replace(partial, file)
+
+
+# what lies in results/<study>/
+
+
+def gather(study: Study) -> pd.DataFrame:
+    """All kept parts, in the study's order: results/<study>/results.csv, evaluations.safetensors, provenance.json.
+
+    Raises ValueError where there is none, two parts give different values for the same thing, or the evaluation of a
+    row is not kept.
     """
     parts = {file.stem: _table(file) for file in sorted(_parts(study).glob("*.csv"))}
     if not parts:
@@ -113,18 +172,109 @@ def gather(study: Study) -> pd.DataFrame:
               "test_dataset": list(study.params.datasets), "metric": [*ACCURACY, *COSTS]}  # fmt: skip
     place = lambda x: [_place(value, orders[x.name]) for value in x] if x.name in orders else x  # noqa: E731
     rows = rows.sort_values(["method", "train_dataset", "test_dataset", "seed", "metric"], key=place, kind="stable")
+    rows = rows.reset_index(drop=True)
+    kept, record = evaluations(study, rows), _provenance(study, rows, parts)
     study.results.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(study.results / "results.csv", index=False)
-    return rows.reset_index(drop=True)
+    _whole(study.results / "evaluations.safetensors", lambda path: path.write_bytes(save(kept)))
+    _whole(study.results / "provenance.json", lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    _whole(study.results / "results.csv", lambda path: rows.to_csv(path, index=False))
+    return rows
+
+
+def _provenance(study: Study, rows: pd.DataFrame, parts: dict[str, pd.DataFrame]) -> dict:
+    """What provenance.json holds, see `read_provenance`; without names of users, hosts or folders."""
+    file = study.root / "params" / f"{study.name}.yaml"
+    environments: list[dict] = []
+
+    def where(record: dict) -> dict:
+        """The record with its commit, packages and device replaced by the number of the environment they make up."""
+        environment = {key: record[key] for key in origin()}
+        if environment not in environments:
+            environments.append(environment)
+        rest = {key: value for key, value in record.items() if key not in environment}
+        return rest | {"environment": environments.index(environment)}
+
+    made = {part: where(json.loads((_parts(study) / f"{part}.json").read_text())) for part in parts}
+    for part, table in parts.items():
+        made[part] |= {column: table[column].unique().tolist() for column in [*EVALUATED, "metric"]}
+    trained = rows[rows["metric"] == "mAP"].drop_duplicates(["method", "train_dataset", "seed"])
+    units = {}
+    for method, train, seed in trained[["method", "train_dataset", "seed"]].itertuples(index=False):
+        if unit := study.origin(method, train, seed):
+            units[f"{method}|{train}|{seed}"] = where(unit)
+    return {
+        "study": study.name,
+        "gathered": stamp()["finished"],
+        "params": digest(study.params),
+        "params file sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "seeds": study.params.seeds,
+        "precision": study.params.precision,
+        **{f"data set {name}": study.fingerprint(name) for name in study.params.datasets},
+        "environments": {str(number): environment for number, environment in enumerate(environments)},
+        "parts": made,
+        "units": units,
+    }
 
 
 def read(study: Study) -> pd.DataFrame:
     """results/<study>/results.csv as `gather` wrote it."""
-    return _table(study.results / "results.csv")
+    return _table(_written(study, "results.csv"))
 
 
-def _parts(study: Study) -> Path:
-    return study.artifacts.root / "rows"
+def read_evaluations(study: Study) -> dict[str, np.ndarray]:
+    """results/<study>/evaluations.safetensors: what `evaluations` returns, of all rows."""
+    return load_file(_written(study, "evaluations.safetensors"))
+
+
+def read_provenance(study: Study) -> dict:
+    """results/<study>/provenance.json.
+
+    Facts of the study (params, a fingerprint of each data set, seeds), and
+    environments: by number, commit, whether files differed from it, python, packages, device, threads.
+    parts: by notebook, when and where it kept its rows, and which methods, data sets, seeds and metrics they are of.
+    units: by "<method>|<train>|<seed>", when, where and how long that network was trained, and its folder's name, which
+        ends in a hash of all it depends on.
+    """
+    return json.loads(_written(study, "provenance.json").read_text())
+
+
+def _written(study: Study, name: str) -> Path:
+    file = study.results / name
+    if not file.exists():
+        raise ValueError(f"study {study.name} has no {name} yet: run `make study STUDY={study.name}` first")
+    return file
+
+
+def trace(provenance: dict, row: pd.Series) -> pd.DataFrame:
+    """Where one row of results.csv comes from: its evaluation or measurement, and the training of its network.
+
+    provenance: of `read_provenance`. Returns a row a fact, columns "evaluated" and, if it was trained, "trained".
+    """
+    facts = {}
+    for part, record in provenance["parts"].items():
+        if all(row[column] in record[column] for column in [*EVALUATED, "metric"]):
+            rest = {key: value for key, value in record.items() if key not in [*EVALUATED, "metric"]}
+            facts["evaluated"] = {"part": part} | rest
+            break
+    unit = provenance["units"].get("|".join(str(row[key]) for key in ("method", "train_dataset", "seed")))
+    if unit and row["metric"] in ACCURACY:
+        facts["trained"] = dict(unit)
+    names = dict.fromkeys([*row["train_dataset"].split("+"), row["test_dataset"]])
+    data = {f"data set {name}": provenance[f"data set {name}"] for name in names}
+    for record in facts.values():
+        environment = provenance["environments"][str(record.pop("environment"))]
+        packages = " ".join(f"{name} {version}" for name, version in environment["packages"].items())
+        record |= {"seed": row["seed"]} | data | environment | {"packages": packages}
+    return pd.DataFrame(facts).fillna("")
+
+
+def measured_on(provenance: dict) -> str:
+    """The machine that costs were measured on, e.g. "Intel Xeon Platinum 8488C, 2 threads, torch 2.8.0"."""
+    parts = [part for part in provenance["parts"].values() if "latency_ms" in part["metric"]]
+    found = [provenance["environments"][str(part["environment"])] for part in parts]
+    threads = {e["threads"]: f"{e['threads']} thread{'s' * (e['threads'] > 1)}" for e in found}
+    names = [f"{e['device']}, {threads[e['threads']]}, torch {e['packages']['torch']}" for e in found]
+    return " and ".join(dict.fromkeys(names))
 
 
 def _table(file: Path) -> pd.DataFrame:
@@ -135,6 +285,27 @@ def _place(value: str, order: Sequence[str]) -> tuple:
     """Sorts by the place in `order`, a variant after what it varies, the unknown last."""
     base = value.split("/")[0]
     return (order.index(base) if base in order else len(order), value)
+
+
+# what is read from them
+
+
+def datasets(rows: pd.DataFrame) -> list[str]:
+    """The data sets that methods were trained and tested on alike."""
+    own = rows[(rows["train_dataset"] == rows["test_dataset"]) & (rows["metric"] == "mAP")]
+    return own["train_dataset"].unique().tolist()
+
+
+def cmc(
+    evaluations: dict[str, np.ndarray], methods: Sequence[str], train: str, test: str | None = None
+) -> dict[str, np.ndarray]:
+    """CMC of each method that was evaluated so, float [seeds, ranks]."""
+    curves: dict[str, list] = {method: [] for method in methods}
+    for name, values in evaluations.items():
+        method, *where, _, what = name.split("|")
+        if method in curves and where == [train, test or train] and what == "cmc":
+            curves[method].append(values)
+    return {method: np.stack(values) for method, values in curves.items() if values}
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
@@ -157,6 +328,15 @@ def pairs(results: pd.DataFrame, across: bool = False) -> pd.DataFrame:
     return results.assign(pair=name)[same | across]
 
 
+def costs(results: pd.DataFrame) -> pd.DataFrame:
+    """Results or their summary -> a row a method, a column a metric of `profiling`; means where there are several."""
+    rows, values = results[results["metric"].isin(COSTS)], "value" if "value" in results else "mean"
+    return rows.pivot_table(index="method", columns="metric", values=values, sort=False).reindex(columns=COSTS)
+
+
+# tables
+
+
 def main_table(
     results: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"),
     across: bool = False,
@@ -176,34 +356,65 @@ def main_table(
     return table.rename(index=label).rename_axis(index=None, columns=[None, None])
 
 
-def costs(results: pd.DataFrame) -> pd.DataFrame:
-    """Results or their summary -> a row a method, a column a metric of `profiling`; means where there are several."""
-    rows, values = results[results["metric"].isin(COSTS)], "value" if "value" in results else "mean"
-    return rows.pivot_table(index="method", columns="metric", values=values, sort=False).reindex(columns=COSTS)
+def efficiency_table(results: pd.DataFrame, configuration: str | None = None) -> pd.DataFrame:
+    """A row a method: what it costs, and how much less than the MoE with the soft gate and than CLIP.
 
-
-def efficiency_table(results: pd.DataFrame) -> pd.DataFrame:
-    """A row a method: what it costs, and how much less than the MoE with the soft gate."""
-    table = costs(results)
+    configuration: of the networks measured, e.g. "paper"; by default the study's own. Empty where none was measured.
+    """
+    suffix = f"/configuration={configuration}" if configuration else ""
+    table = costs(results).join(_spread(results))
+    other = table.index.str.contains("/(?:configuration|size)=")
+    table = table[table.index.str.endswith(suffix) if suffix else ~other].rename(lambda m: m.removesuffix(suffix))
     out = pd.DataFrame({
         "parameters (M)": table["parameters"] / 1e6, "MACs (G)": table["macs"] / 1e9,
-        "latency (ms)": table["latency_ms"], "throughput (pictures/s)": table["throughput"],
-        "memory (MB)": table["peak_memory_mb"], "file (MB)": table["file_mb"],
-    }).map(lambda value: float(f"{value:.4g}"))  # fmt: skip
-    if "moe:soft" in table.index:
-        for metric, name in REDUCTIONS.items():
-            out[name] = (100 * (1 - table[metric] / table.loc["moe:soft", metric])).round(1)
+        "latency (ms)": table["latency_ms"], "latency IQR (ms)": table["latency_ms_iqr"],
+        "throughput (pictures/s)": table["throughput"], "memory (MB)": table["peak_memory_mb"],
+        "file (MB)": table["file_mb"],
+    }).map(digits)  # fmt: skip
+    for method, name in {"moe:soft": "MoE", clip(table.index): label(clip(table.index))}.items():
+        for metric, what in {"parameters": "parameters", "latency_ms": "time"}.items():
+            if method in table.index:
+                reduction = 100 * (1 - table[metric] / table.loc[method, metric])
+                out[f"{what} vs {name} (% less)"] = reduction.round(1)
     return out.rename(index=label).rename_axis(index=None)
 
 
-def write_table(study: Study, name: str, table: pd.DataFrame, caption: str) -> pd.DataFrame:
-    """results/<study>/tables/<name>.csv, .md and .tex, the latter two with caption and the study's note; -> `table`."""
-    caption = " ".join([title(study, caption) + ".", study.params.note or ""]).strip()
+def clip(methods: Sequence[str]) -> str:
+    """The expert that is CLIP, or is first named and so stands in for it; "" where there is no expert."""
+    experts = [method for method in methods if method.startswith("expert:")]
+    return "expert:clip" if "expert:clip" in experts else next(iter(experts), "")
+
+
+def _spread(results: pd.DataFrame) -> pd.Series:
+    rows = results[results["metric"] == "latency_ms_iqr"]
+    return rows.groupby("method")["value"].mean().rename("latency_ms_iqr")
+
+
+def digits(value: float) -> float:
+    """Four digits of it, as tables print a cost."""
+    return float(f"{value:.4g}")
+
+
+def write_table(
+    study: Study, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True
+) -> pd.DataFrame:  # fmt: skip
+    """results/<study>/tables/<name>.csv, .md and .tex, the latter two with caption and the study's note; -> `table`.
+
+    An empty table is not written, and a former one by its name is removed.
+    own_networks: False where the numbers are not of the study's networks, so that title and note would mislead.
+    """
+    whole = f"{title(study, caption)}. {study.params.note or ''}".strip()
+    caption = whole if own_networks else f"{caption}."
     flat = table.copy()
     flat.columns = [" ".join(map(str, c)) if isinstance(c, tuple) else c for c in table.columns]
     folder = study.results / "tables"
     folder.mkdir(parents=True, exist_ok=True)
+    if table.empty:
+        for suffix in ("csv", "md", "tex"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+        return table
     flat.to_csv(folder / f"{name}.csv")
+    flat = flat.map(lambda value: "" if pd.isna(value) else value)
     (folder / f"{name}.md").write_text(f"{caption}\n\n{flat.to_markdown(disable_numparse=True)}\n")
     plain = table.rename(index=_tex, columns=_tex).map(_tex)
     latex = plain.to_latex(caption=_tex(caption), label=f"tab:{name}", position="tb", multicolumn_format="c", na_rep="")
@@ -212,4 +423,6 @@ def write_table(study: Study, name: str, table: pd.DataFrame, caption: str) -> p
 
 
 def _tex(value):
-    return value.translate(TEX) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else value
+    if isinstance(value, str):
+        return value.translate(TEX)
+    return value if not isinstance(value, float) else "" if np.isnan(value) else f"{value:g}"

@@ -6,12 +6,15 @@
 
 Ask for anything in any order: what it depends on is made first, what is finished is found again.
 
-Methods: pixels, expert:<name>, moe:soft | top1 | uniform | concat, student, student+kd:<teacher>, where a teacher is an
-expert's name, "uniform" or "moe".
+Methods: pixels, expert:<name>, moe:soft | top1 | uniform | concat | router, student, student+kd:<teacher>, where a teacher
+is an expert's name, "uniform" or "moe". A variant of a student adds what is different: student+kd:moe/temperature=1.
+A data set is a key of the params file, or several joined by "+": trained on all of them at once.
 """
 
 import hashlib
+import json
 import os
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,14 +26,14 @@ from torch import nn
 
 from reidlib import losses, params
 from reidlib.artifacts import TRAINING_CODE, Store, code_version, digest
-from reidlib.data import DataError, Dataset, builtin, load, validation_split
+from reidlib.data import DataError, Dataset, builtin, load, mixed, validation_split
 from reidlib.data.store import decode
 from reidlib.encoders import build, image_tower, weights_file
-from reidlib.models import Embedder, Fusion, MixtureOfExperts
-from reidlib.params import DatasetParams, EncoderParams, Recipe, StudyParams
+from reidlib.models import Embedder, Fusion, MixtureOfExperts, RoutedExperts, Router
+from reidlib.params import TERMS, DatasetParams, DistillationParams, EncoderParams, NetworkParams, Recipe, StudyParams
 from reidlib.pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
 from reidlib.retrieval import EmbeddingSet, Evaluation, evaluate
-from reidlib.training import FeatureBatches, Machine, PictureBatches, TeacherCache, embed, train
+from reidlib.training import FeatureBatches, Machine, OnlineTeacher, PictureBatches, TeacherCache, embed, train
 
 DRAWING_CODE = ("data.builtin", "data.scene", "data.draw_vehicles", "data.draw_people")
 
@@ -73,6 +76,24 @@ class Study:
             *(f"student+kd:{teacher}" for teacher in self.params.distillation.teachers),
         ]
 
+    @property
+    def variants(self) -> dict[str, list[str]]:
+        """The ablations' methods by what they vary: terms, temperature, teacher, size."""
+        wanted, base = self.params.ablations, "student+kd:moe"
+        if wanted is None:
+            return {}
+        return {
+            "terms": [f"{base}/terms={terms}" for terms in wanted.terms],
+            "temperature": [f"{base}/temperature={temperature:g}" for temperature in wanted.temperatures],
+            "teacher": [f"{base}/teacher=online"] * wanted.online,
+            "size": [f"{method}/size={name}" for name in wanted.sizes for method in ("student", base)],
+        }
+
+    @property
+    def mixed(self) -> str | None:
+        """The name of all data sets at once, where the study trains on them."""
+        return "+".join(self.params.datasets) if self.params.mixed else None
+
     # data
 
     def folder(self, variable: str, key: str | None, default: str) -> Path:
@@ -81,8 +102,12 @@ class Study:
 
     def dataset(self, name: str) -> Dataset:
         """The data set by its name in the params file; the built-in ones are drawn if need be. Raises DataError."""
-        if name not in self.params.datasets:
-            raise DataError(f"study {self.name} has no data set '{name}'; it has {', '.join(self.params.datasets)}")
+        names = name.split("+")
+        for part in names:
+            if part not in self.params.datasets:
+                raise DataError(f"study {self.name} has no data set '{part}'; it has {', '.join(self.params.datasets)}")
+        if len(names) > 1:
+            return self._once(("dataset", name), lambda: mixed({part: self.dataset(part) for part in names}))
         return self._once(("dataset", name), lambda: self._load(self.params.datasets[name]))
 
     def _load(self, spec: DatasetParams) -> Dataset:
@@ -96,12 +121,18 @@ class Study:
 
     def fingerprint(self, dataset: str) -> str:
         """What a result on this data set depends on: its files and, if any, the validation split."""
+        if "+" in dataset:
+            return "+".join(self.fingerprint(part) for part in dataset.split("+"))
         fingerprint = self._once(("fingerprint", dataset), lambda: self.dataset(dataset).fingerprint())
         return f"{fingerprint}-validation-{self.validation}" if self.validation else fingerprint
 
+    def size(self, dataset: str) -> tuple[int, int]:
+        """Height and width in pixels at which pictures are kept; several data sets at once have the first one's."""
+        return self.params.datasets[dataset.partition("+")[0]].size
+
     def pixels(self, dataset: str, part: str) -> np.ndarray:
         """Decoded store of a part ("train", "query", "gallery"): uint8 [N, 3, h, w]."""
-        size = self.params.datasets[dataset].size
+        size = self.size(dataset)
         file = f"{dataset}-{part}-{size[0]}x{size[1]}-{self.fingerprint(dataset)}.npy"
         frame = getattr(self.dataset(dataset), part)
         return self._once(("pixels", file), lambda: decode(frame, size, self.root / "artifacts" / "decoded" / file))
@@ -122,22 +153,71 @@ class Study:
             return self._once((method, dataset, seed), lambda: self._expert(which, dataset, seed))[0]
         if kind == "moe":
             experts = [self.model(f"expert:{name}", dataset, seed) for name in self.params.experts]
+            if which == "router":
+                return RoutedExperts(self.router(dataset, seed), experts, self.fusion("top1", dataset, seed)).eval()
             return MixtureOfExperts(experts, self.fusion(which, dataset, seed)).eval()
-        if kind in ("student", "student+kd"):
-            return self._once((method, dataset, seed), lambda: self._student(which or None, dataset, seed))[0]
+        if kind.split("/")[0] in ("student", "student+kd"):
+            return self._once((method, dataset, seed), lambda: self._student(method, dataset, seed))[0]
         raise ValueError(f"'{method}' is no model; this study has {', '.join(self.methods[1:])}")
+
+    def untrained(self, pictures: np.ndarray) -> dict[str, nn.Module]:
+        """The experts, the MoE, the router and the student with random weights: enough to measure what they cost.
+
+        pictures: uint8 [N, 3, h, w]; the router is made to choose each of two experts for half of them.
+        """
+        torch.manual_seed(0)
+        encoders = {name: e.encoder for name, e in self.params.experts.items()} | {"student": self.params.student.encoder}
+        if self.params.moe.router:
+            encoders["router"] = self.params.moe.router.encoder
+        first = next(iter(self.params.datasets))
+        built = {n: build(e.model_copy(update={"weights": None}), e.size or self.size(first)) for n, e in encoders.items()}
+        experts = [Embedder(built[name], identities=2) for name in self.params.experts]
+        fusions = {g: Fusion([e.dim for e in experts], self.params.moe.width, 2, g).eval() for g in ("soft", "top1")}
+        models = {f"expert:{name}": expert for name, expert in zip(self.params.experts, experts)}
+        models["moe:soft"] = MixtureOfExperts(experts, fusions["soft"])
+        if "router" in built:
+            router = Router(built["router"], len(experts)).eval()
+            with torch.inference_mode():
+                scores = router(torch.from_numpy(pictures))
+            router.head.bias.data[0] -= (scores[:, 0] - scores[:, 1:].amax(1)).quantile(0.5)
+            models["moe:router"] = RoutedExperts(router, experts, fusions["top1"])
+        models["student"] = Embedder(built["student"], identities=2)
+        return {name: model.eval() for name, model in models.items()}
 
     def fusion(self, gate: str, dataset: str, seed: int) -> Fusion:
         """The trained gate alone, which works on the experts' embeddings."""
         return self._once((f"moe:{gate}", dataset, seed), lambda: self._fusion(gate, dataset, seed))[0]
 
+    def router(self, dataset: str, seed: int) -> Router:
+        """The trained router, which learnt from pictures what the top-1 gate chose."""
+        return self._once(("moe:router", dataset, seed), lambda: self._router(dataset, seed))[0]
+
     def history(self, method: str, dataset: str, seed: int) -> pd.DataFrame:
         """How training went: epoch, loss and its terms."""
-        kind, _, which = method.partition(":")
-        self.fusion(which, dataset, seed) if kind == "moe" else self.model(method, dataset, seed)
         if method == "moe:concat":
             raise ValueError("moe:concat has no history: nothing in it is trained")
-        return pd.read_csv(self._cache[method, dataset, seed][1] / "history.csv")
+        return pd.read_csv(self._unit(method, dataset, seed) / "history.csv")
+
+    def origin(self, method: str, dataset: str, seed: int) -> dict | None:
+        """Where and when the method's own network was trained: its made.json, with the unit's name and hash.
+
+        None for what is not trained: pixels, moe:concat.
+        """
+        if method in ("pixels", "moe:concat"):
+            return None
+        folder = self._unit(method, dataset, seed)
+        return {"unit": f"{folder.parent.name}/{folder.name}", **json.loads((folder / "made.json").read_text())}
+
+    def _unit(self, method: str, dataset: str, seed: int) -> Path:
+        """The folder of what is trained for this method alone (of a MoE: its gate)."""
+        kind, _, which = method.partition(":")
+        if method == "moe:router":
+            self.router(dataset, seed)
+        elif kind == "moe":
+            self.fusion(which, dataset, seed)
+        else:
+            self.model(method, dataset, seed)
+        return self._cache[method, dataset, seed][1]
 
     def pretraining_history(self, expert: str) -> pd.DataFrame:
         """How a miniature's pretraining went: epoch, loss."""
@@ -166,57 +246,100 @@ class Study:
             return fusion.eval(), None
         features = [self._both_sides(f"expert:{name}", dataset, seed) for name in self.params.experts]
         batches = FeatureBatches(features, self.labels(dataset), spec.recipe, seed)
-        objective = partial(losses.moe_loss, params=spec)
-        key = self._key(
-            dataset, seed, moe=spec.model_copy(update={"gates": [gate]}), experts=self._experts_made(dataset, seed)
-        )
+        balance = spec.balance.get(gate, 0.0)
+        objective = partial(losses.moe_loss, recipe=spec.recipe, balance=balance)
+        moe = {"gate": gate, "width": spec.width, "balance": balance, "recipe": spec.recipe}
+        key = self._key(dataset, seed, moe=moe, experts=self._experts_made(dataset, seed))
         return fusion, self._fit(f"moe:{gate}", dataset, seed, key, fusion, batches, objective, spec.recipe)
 
-    def _student(self, teacher: str | None, dataset: str, seed: int) -> tuple[Embedder, Path]:
-        spec, kd = self.params.student, self.params.distillation
-        recipe, cache = spec.recipe, None
+    def _router(self, dataset: str, seed: int) -> tuple[Router, Path]:
+        spec, experts = self.params.moe.router, self.params.experts
+        fusion = self.fusion("top1", dataset, seed).cpu()
+        features = [torch.from_numpy(self._both_sides(f"expert:{name}", dataset, seed)) for name in experts]
+        with torch.inference_mode():
+            weights = fusion.soft_weights([f.flatten(0, 1) for f in features])
+        choice = weights.log().view(len(features[0]), 2, -1).numpy()
+        start = self._start("router", spec.encoder)
+        torch.manual_seed(seed)
+        router = Router(self._encoder("router", spec.encoder, dataset), len(experts))
+        router.encoder.freeze(spec.recipe.frozen)
+        cache = TeacherCache(choice, choice)
+        batches = PictureBatches(self.pixels(dataset, "train"), self.labels(dataset), spec.recipe, seed, cache)
+        gate = self._cache["moe:top1", dataset, seed][1].name
+        key = self._key(dataset, seed, router=spec, start=start, gate=gate)
+        return router, self._fit("moe:router", dataset, seed, key, router, batches, losses.routing_loss, spec.recipe)
+
+    def _student(self, method: str, dataset: str, seed: int) -> tuple[Embedder, Path]:
+        spec, kd = self._varied(method)
+        teacher = method.split("/")[0].partition(":")[2] or None
+        recipe, says, width = spec.recipe, None, None
         key = self._key(dataset, seed, student=spec, start=self._start("student", spec.encoder))
         objective = partial(losses.reid_loss, recipe=recipe)
         if teacher is not None:
-            cache = self.teacher(teacher, dataset, seed)
+            says, width = self.teacher(teacher, dataset, seed, kd.teacher)
             objective = partial(losses.distillation_loss, recipe=recipe, kd=kd)
             key |= {"kd": kd.model_copy(update={"teachers": [teacher]}), "teacher": self._made(teacher, dataset, seed)}
         torch.manual_seed(seed)
-        encoder = self._encoder("student", spec.encoder, dataset)
-        model = Embedder(encoder, self.identities(dataset), cache.embedding.shape[2] if cache else None)
+        model = Embedder(self._encoder("student", spec.encoder, dataset), self.identities(dataset), width)
         model.encoder.freeze(recipe.frozen)
-        batches = PictureBatches(self.pixels(dataset, "train"), self.labels(dataset), recipe, seed, cache)
-        method = f"student+kd:{teacher}" if teacher else "student"
+        batches = PictureBatches(self.pixels(dataset, "train"), self.labels(dataset), recipe, seed, says)
         return model, self._fit(method, dataset, seed, key, model, batches, objective, recipe)
 
-    def teacher(self, teacher: str, dataset: str, seed: int) -> TeacherCache:
-        """The teacher's embeddings and logits for each training picture and its mirror image."""
+    def _varied(self, method: str) -> tuple[NetworkParams, DistillationParams]:
+        """The student and its distillation as the method's "/what=value" have them."""
+        spec, kd = self.params.student, self.params.distillation
+        sizes = self.params.ablations.sizes if self.params.ablations else {}
+        for change in method.split("/")[1:]:
+            what, _, value = change.partition("=")
+            if what == "size" and value in sizes:
+                spec = spec.model_copy(update={"encoder": sizes[value]})
+            elif what == "terms" and set(value.split("+")) <= set(TERMS):
+                kd = kd.model_copy(update=dict.fromkeys(set(TERMS) - set(value.split("+")), 0.0))
+            elif what == "temperature":
+                kd = kd.model_copy(update={"temperature": float(value)})
+            elif what == "teacher" and value in ("cached", "online"):
+                kd = kd.model_copy(update={"teacher": value})
+            else:
+                known = [variant for variants in self.variants.values() for variant in variants]
+                raise ValueError(f"'{method}' is no variant of this study; it has {', '.join(known) or 'none'}")
+        return spec, kd
+
+    def teacher(
+        self, teacher: str, dataset: str, seed: int, how: str = "cached"
+    ) -> tuple[TeacherCache | OnlineTeacher, int]:
+        """The teacher for PictureBatches, and the width of its embedding.
+
+        how: "cached": its word on each training picture and its mirror image; "online": the network itself.
+        """
+        network = self.model({"moe": "moe:soft", "uniform": "moe:uniform"}.get(teacher, f"expert:{teacher}"), dataset, seed)
+        if how == "online":
+            return OnlineTeacher(network.to(self.machine.torch_device()), self.params.precision), network.dim
         names = list(self.params.experts) if teacher in ("moe", "uniform") else [teacher]
         features = [torch.from_numpy(self._both_sides(f"expert:{name}", dataset, seed)) for name in names]
-        n = len(features[0])
         flat = [f.flatten(0, 1) for f in features]
-        if teacher in ("moe", "uniform"):
-            fusion = self.fusion("soft" if teacher == "moe" else "uniform", dataset, seed).cpu()
-            with torch.inference_mode():
-                embedding, logits = fusion(flat), fusion.logits(flat)
-        else:
-            expert = self.model(f"expert:{teacher}", dataset, seed).cpu()
-            with torch.inference_mode():
-                embedding, logits = flat[0], expert.neck.classifier(flat[0])
-        return TeacherCache(embedding.view(n, 2, -1).numpy(), logits.view(n, 2, -1).numpy())
+        network = network.cpu()
+        with torch.inference_mode():
+            embedding = network.fusion(flat) if teacher in ("moe", "uniform") else flat[0]
+            neck = network.fusion.neck if teacher in ("moe", "uniform") else network.neck
+            logits = neck.classifier(embedding)
+        sides = (len(features[0]), 2, -1)
+        return TeacherCache(embedding.view(sides).numpy(), logits.view(sides).numpy()), network.dim
 
     def _fit(self, method, dataset, seed, key, model, batches, objective, recipe: Recipe) -> Path:
         label = f"{method} {dataset} seed {seed}"
         keep = recipe.model_dump(include={"epochs", "lr", "weight_decay", "warmup", "layer_decay"})
+        if "+" in dataset:  # as many steps as on the first data set alone
+            alone, together = (len(self.dataset(name).train) for name in (dataset.partition("+")[0], dataset))
+            keep["epochs"] = max(1, round(recipe.epochs * alone / together))
         work = partial(
             train, batches=batches, objective=objective, seed=seed, machine=self.machine, label=label, **keep
         )
-        folder = self.artifacts.fit(label.replace(":", "-").replace(" ", "-"), key, model, work)
+        folder = self.artifacts.fit(re.sub("[:/ ]", "-", label), key, model, work)
         model.eval()
         return folder
 
     def _encoder(self, name: str, spec: EncoderParams, dataset: str):
-        size = spec.size or self.params.datasets[dataset].size
+        size = spec.size or self.size(dataset)
         encoder = build(spec, size, self.folder("REIDLIB_WEIGHTS", self.params.weights_root, "weights"))
         if spec.miniature is not None:
             encoder.network.load_state_dict(self.pretrained(name).state_dict())
@@ -257,9 +380,8 @@ class Study:
     # keys: what a unit depends on
 
     def _key(self, dataset: str, seed: int, **own) -> dict:
-        size = self.params.datasets[dataset].size
         return {
-            "data": self.fingerprint(dataset), "size": size, "seed": seed,
+            "data": self.fingerprint(dataset), "size": self.size(dataset), "seed": seed,
             "precision": self.params.precision, "code": code_version(), **own,
         }  # fmt: skip
 
@@ -294,20 +416,30 @@ class Study:
                    mirrored: bool = False) -> np.ndarray:  # fmt: skip
         """Embeddings float32 [N, D] of a part of `test` (default: `train`) by the method trained on `train`."""
         test = test or train
-        pixels = self.pixels(test, part)
         if method == "pixels":
-            small = torch.nn.functional.interpolate(torch.from_numpy(np.array(pixels)).float(), (16, 16), mode="area")
+            pixels = torch.from_numpy(np.array(self.pixels(test, part))).float()
+            small = torch.nn.functional.interpolate(pixels, (16, 16), mode="area")
             return small.flatten(1).numpy()
         kind, _, which = method.partition(":")
         if kind == "moe":
-            parts = [self.embeddings(f"expert:{n}", train, seed, test, part, mirrored) for n in self.params.experts]
-            fusion = self.fusion(which, train, seed).cpu()
+            names = self.params.experts
+            parts = [self.embeddings(f"expert:{n}", train, seed, test, part, mirrored) for n in names]
+            parts = [torch.from_numpy(x) for x in parts]
+            fusion = self.fusion("top1" if which == "router" else which, train, seed).cpu()
+            if which == "router":
+                choice = self._embedded(self.router(train, seed), method, train, seed, test, part, mirrored).argmax(1)
+                with torch.inference_mode():
+                    alone = np.stack([fusion.alone(i, x).numpy() for i, x in enumerate(parts)])
+                return alone[choice, np.arange(len(choice))]
             with torch.inference_mode():
-                return fusion([torch.from_numpy(x) for x in parts]).numpy()
-        model = self.model(method, train, seed)
-        unit = self._cache[method, train, seed][1]
+                return fusion(parts).numpy()
+        return self._embedded(self.model(method, train, seed), method, train, seed, test, part, mirrored)
+
+    def _embedded(self, model: nn.Module, method: str, train: str, seed: int, test: str, part: str, mirrored: bool):
+        """What the trained `model` gives for a part of `test`, computed once: float32 [N, D]."""
+        pixels, unit = self.pixels(test, part), self._cache[method, train, seed][1]
         key = {"model": unit.name, "data": self.fingerprint(test), "part": part, "mirrored": mirrored,
-               "size": self.params.datasets[test].size}  # fmt: skip
+               "size": self.size(test)}  # fmt: skip
         name = f"embeddings/{unit.parent.name}"
         return self.artifacts.arrays(
             name, key, lambda: {"embeddings": embed(model, pixels, self.machine, mirrored=mirrored)}
@@ -320,6 +452,7 @@ class Study:
         )
 
     def embedding_set(self, method: str, train: str, seed: int, test: str | None, part: str) -> EmbeddingSet:
+        """Embeddings [N, D] of a part ("train", "query", "gallery") with their identities and cameras."""
         frame = getattr(self.dataset(test or train), part)
         features = self.embeddings(method, train, seed, test, part)
         return EmbeddingSet(features, frame["pid"].to_numpy(), frame["camid"].to_numpy())

@@ -1,5 +1,7 @@
 """The artifact store: made once, made anew when what it depends on changes, resumed after a failure."""
 
+import json
+import subprocess
 import threading
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from reidlib import artifacts
+from reidlib import artifacts, provenance
 from reidlib.artifacts import Store, code_version, digest
 from reidlib.params import Augmentation, Recipe
 
@@ -109,6 +111,38 @@ def test_a_key_counts_by_content_not_by_order():
     assert digest({"a": 1, "r": recipe}) == digest({"r": Recipe(epochs=1, lr=0.1, augmentation=Augmentation()), "a": 1})
     assert digest({"r": recipe}) != digest({"r": recipe.model_copy(update={"lr": 0.2})})
     assert digest({"size": (1, 2)}) == digest({"size": [1, 2]})
+
+
+def test_a_unit_tells_where_and_when_it_was_made(tmp_path):
+    store = Store(tmp_path / "somebody")
+    with pytest.raises(KeyboardInterrupt):
+        store.fit("unit", {"lr": 1}, nn.Linear(2, 2), Trainer(fail=True))
+    folders = [store.fit("unit", {"lr": lr}, nn.Linear(2, 2), Trainer()) for lr in (1, 2)]
+    store.arrays("numbers", {}, lambda: {"x": np.zeros(2)})
+    resumed, made = (json.loads((folder / "made.json").read_text()) for folder in folders)
+    assert resumed["resumed"] is True and made["resumed"] is False
+    assert made["seconds"] >= 0 and made["finished"][:2] == "20"
+    assert made["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert made["threads"] == torch.get_num_threads()
+    assert made["device"] == provenance.device_name() != "" and made["python"].startswith("3.")
+    assert {"commit", "uncommitted changes"} < set(made)
+    arrays = json.loads(next(tmp_path.rglob("numbers/*/made.json")).read_text())
+    assert set(arrays) == set(made) - {"resumed"}
+    assert str(tmp_path) not in json.dumps([made, arrays])
+
+
+def test_commit_and_changes_of_a_repository_but_for_its_results(tmp_path):
+    assert provenance.git_state(tmp_path) == {"commit": None, "uncommitted changes": None}
+    author = ["-c", "user.name=a", "-c", "user.email=b"]
+    (tmp_path / "code.py").write_text("1\n")
+    for command in (["init", "-q"], ["add", "code.py"], [*author, "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "results.csv").touch()
+    state = provenance.git_state(tmp_path)
+    assert len(state["commit"]) == 40 and state["uncommitted changes"] is False
+    (tmp_path / "code.py").write_text("2\n")
+    assert provenance.git_state(tmp_path)["uncommitted changes"] is True
 
 
 CODE = '''

@@ -12,6 +12,7 @@ from reidlib.params import EncoderParams
 from reidlib.training import Machine
 
 CPU = Machine("cpu")
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), dtype=np.uint8)
 
 
 class Small(nn.Module):
@@ -28,7 +29,7 @@ class Small(nn.Module):
 @pytest.fixture(scope="module")
 def profiled():
     models = {"a": Small(), "b": nn.Sequential(Small(), nn.Linear(10, 5, bias=False))}
-    table = profiling.profile(models, (16, 16), CPU, runs=3, batch=4)
+    table = profiling.profile(models, PICTURES, CPU, runs=3, batch=4)
     return table, table.pivot(index="method", columns="metric", values="value")
 
 
@@ -74,12 +75,28 @@ def test_the_deployed_copy_leaves_the_callers_model_alone():
     encoder = build(EncoderParams(name="timm:test_efficientnet"), (32, 32))
     model = Embedder(encoder, identities=7, teacher_dim=12).train()
     before = copy.deepcopy(model.state_dict())
-    table = profiling.profile({"student": model}, (32, 32), CPU, runs=1, batch=2).set_index("metric")["value"]
+    table = profiling.profile({"student": model}, np.zeros((1, 3, 32, 32), np.uint8), CPU, runs=1, batch=2).set_index("metric")["value"]
     assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert before.keys() == model.state_dict().keys()
     expected = sum(p.numel() for p in encoder.parameters()) + 2 * encoder.dim  # BNNeck: scale and shift
     assert table["parameters"] == expected
     assert np.isfinite(table).all()
+
+
+def test_macs_are_the_mean_over_pictures_where_they_depend_on_the_picture():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.small, self.large = nn.Linear(768, 10), nn.Linear(768, 30)
+
+        def forward(self, images):
+            flat = images.float().flatten(1)
+            return self.small(flat) if images[0, 0, 0, 0] == 0 else self.large(flat)
+
+    pictures = np.zeros((2, 3, 16, 16), np.uint8)
+    pictures[1] = 1
+    table = profiling.profile({"routed": Routed()}, pictures, CPU, runs=1, batch=2).set_index("metric")["value"]
+    assert table["macs"] == 768 * (10 + 30) / 2
 
 
 def test_machine_name_tells_the_version():

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from reidlib.stats import Difference, paired_bootstrap, seed_interval
+from reidlib import stats
+from reidlib.stats import bootstrap, seed_interval
+
+
+def same(x):
+    return x
 
 
 def test_seed_interval_known_value():
@@ -24,34 +29,80 @@ def test_seed_interval_covers_the_truth_as_often_as_it_says():
 
 
 def test_bootstrap_of_a_constant_difference_has_no_width():
-    a = np.random.default_rng(0).integers(0, 64, 50) / 64
-    assert paired_bootstrap(a + 0.25, a, n=100) == Difference(0.25, 0.25, 0.25)
+    a = np.random.default_rng(0).integers(0, 64, (3, 50)) / 64
+    assert bootstrap(np.subtract, [a + 0.25, a], n=100) == pytest.approx((0.25, 0.25, 0.25), abs=1e-6)
 
 
-def test_bootstrap_is_paired_and_near_the_normal_interval():
+def test_bootstrap_of_one_seed_is_paired_and_near_the_normal_interval_over_queries():
     rng = np.random.default_rng(1)
-    b = rng.random(400)
-    a = b + rng.normal(0.02, 0.1, 400)
-    difference = paired_bootstrap(a, b)
+    b = rng.random((1, 400))
+    a = b + rng.normal(0.02, 0.1, (1, 400))
+    found = bootstrap(np.subtract, [a, b])
     error = (a - b).std() / 20
-    assert difference.mean == pytest.approx((a - b).mean())
-    assert difference.low == pytest.approx(difference.mean - 1.96 * error, abs=0.1 * error)
-    assert difference.high == pytest.approx(difference.mean + 1.96 * error, abs=0.1 * error)
-    narrow = paired_bootstrap(a, b, level=0.5)
-    assert difference.low < narrow.low < narrow.high < difference.high
+    assert found.mean == pytest.approx((a - b).mean())
+    assert found.low == pytest.approx(found.mean - 1.96 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(found.mean + 1.96 * error, abs=0.1 * error)
+    narrow = bootstrap(np.subtract, [a, b], level=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
 
 
-def test_bootstrap_averages_seeds_first():
+def test_bootstrap_of_equal_queries_is_students_interval_over_seeds():
+    ap = np.repeat([[0.4], [0.5], [0.7]], 20, axis=1)
+    found, wanted = bootstrap(same, [ap], n=100_000), seed_interval([0.4, 0.5, 0.7])
+    half = wanted.high - wanted.mean
+    assert found == pytest.approx(wanted, abs=0.05 * half)
+
+
+def test_bootstrap_agrees_with_brute_force():
+    """Query by query and seed by seed, as the definition has it, with a ratio over two test sets."""
     rng = np.random.default_rng(2)
-    a, b = rng.random((3, 40)), rng.random((2, 40))
-    assert paired_bootstrap(a, b, n=200) == paired_bootstrap(a.mean(0), b.mean(0), n=200)
+    a, b = rng.random((3, 7)), rng.random((3, 5)) + 1
+    n, values = 40, []
+    weights = stats._seed_weights(3, n, 9)
+    counts = [stats._query_counts(queries, n, 9, test) for test, queries in (("here", 7), ("there", 5))]
+    for r in range(n):
+        means = []
+        for ap, drawn in zip((a, b), counts):
+            asked = [query for query, times in enumerate(drawn[r]) for _ in range(times)]
+            assert len(asked) == ap.shape[1]
+            means.append(sum(weights[r, s] * sum(ap[s, q] for q in asked) / len(asked) for s in range(3)))
+        values.append(1 - means[0] / means[1])
+    found = bootstrap(lambda x, y: 1 - x / y, [a, b], tests=["here", "there"], n=n, seed=9)
+    assert found.low == pytest.approx(np.percentile(values, 2.5), abs=1e-6)
+    assert found.high == pytest.approx(np.percentile(values, 97.5), abs=1e-6)
+    assert found.mean == pytest.approx(1 - a.mean() / b.mean())
+
+
+def test_weights_are_what_the_docstring_says():
+    weights, counts = stats._seed_weights(3, 50_000, 0), stats._query_counts(20, 2000, 0, "a")
+    assert weights.sum(1) == pytest.approx(1)
+    assert np.median(weights, 0) == pytest.approx(1 / 3, abs=0.01)
+    assert (counts.sum(1) == 20).all() and counts.mean(0) == pytest.approx(1, abs=0.1)
+    assert counts.var() == pytest.approx(1 - 1 / 20, abs=0.05)  # of a binomial
+    assert not np.array_equal(counts, stats._query_counts(20, 2000, 0, "b"))  # another test set
+
+
+@pytest.mark.parametrize("seeds, queries", [(1.0, 0.0), (1.0, 8.0), (0.0, 8.0)])
+def test_bootstrap_covers_the_truth_wherever_the_noise_is(seeds, queries):
+    rng, covered = np.random.default_rng(3), []
+    for _ in range(300):
+        ap = rng.normal(0, seeds, (3, 1)) + rng.normal(0, queries, (1, 60)) + rng.normal(0, 1, (3, 60))
+        found = bootstrap(same, [ap], n=1000)
+        covered.append(found.low <= 0 <= found.high)
+    assert np.mean(covered) > 0.93
+
+
+def test_an_interaction_is_one_statistic():
+    rng = np.random.default_rng(4)
+    a, b, c, d = rng.random((4, 3, 60))
+    found = bootstrap(lambda a, b, c, d: (a - b) - (c - d), [a, b, c, d], n=500)
+    assert found == pytest.approx(bootstrap(same, [a - b - c + d], n=500), abs=1e-6)
 
 
 def test_bootstrap_repeats_with_its_seed():
-    rng = np.random.default_rng(3)
-    a, b = rng.random(30), rng.random(30)
-    assert paired_bootstrap(a, b, n=300, seed=1) == paired_bootstrap(a, b, n=300, seed=1)
-    assert paired_bootstrap(a, b, n=300, seed=1) != paired_bootstrap(a, b, n=300, seed=2)
+    a = np.random.default_rng(5).random((2, 30))
+    assert bootstrap(same, [a], n=300, seed=1) == bootstrap(same, [a], n=300, seed=1)
+    assert bootstrap(same, [a], n=300, seed=1) != bootstrap(same, [a], n=300, seed=2)
 
 
 @pytest.mark.parametrize(
@@ -60,11 +111,13 @@ def test_bootstrap_repeats_with_its_seed():
         (lambda: seed_interval([]), "values: .*at least one"),
         (lambda: seed_interval([0.1, float("nan")]), r"values: .*index \[1\]"),
         (lambda: seed_interval([0.1, 0.2], level=95), "level: .*95"),
-        (lambda: paired_bootstrap([0.1, 0.2], [0.1]), "a has 2 queries, b has 1"),
-        (lambda: paired_bootstrap([0.1], [0.1]), "at least 2"),
-        (lambda: paired_bootstrap([[[0.1]]], [0.1]), r"a: expected 1 or 2 dimension"),
-        (lambda: paired_bootstrap([0.1, np.inf], [0.1, 0.2]), r"a: .*index \[1\]"),
-        (lambda: paired_bootstrap([0.1, 0.2], [0.1, 0.2], n=0), "n: at least 2"),
+        (lambda: bootstrap(np.subtract, [[[0.1, 0.2]], [[0.1]]]), r"aps\[1\] has 1 queries, .* 2"),
+        (lambda: bootstrap(np.subtract, [[[0.1, 0.2]], [[0.1, 0.2]] * 2]), r"aps\[1\] has 2 seeds, aps\[0\] has 1"),
+        (lambda: bootstrap(same, [[[0.1]]]), "at least 2"),
+        (lambda: bootstrap(same, [[0.1, 0.2]]), r"aps\[0\]: expected 2 dimension"),
+        (lambda: bootstrap(same, [[[0.1, np.inf]]]), r"aps\[0\]: .*index \[0, 1\]"),
+        (lambda: bootstrap(same, [[[0.1, 0.2]]], n=0), "n: at least 2"),
+        (lambda: bootstrap(same, [[[0.1, 0.2]]], tests=["a", "b"]), "1 tables of AP, 2 test sets"),
     ],
 )
 def test_errors_name_what_is_wrong(call, message):

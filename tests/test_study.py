@@ -34,9 +34,22 @@ TREE = {
         "clip": {"encoder": {"name": "open_clip:mini", "size": [32, 32], "miniature": CLIP}, "recipe": RECIPE},
         "align": {"encoder": {"name": "align:mini", "size": [32, 32], "miniature": ALIGN}, "recipe": RECIPE},
     },
-    "moe": {"gates": ["soft", "top1", "uniform", "concat"], "width": 48, "recipe": RECIPE},
+    "moe": {
+        "gates": ["soft", "top1", "uniform", "concat", "router"],
+        "width": 48,
+        "recipe": RECIPE,
+        "router": {"encoder": {"name": "timm:test_byobnet"}, "recipe": RECIPE},
+    },
     "student": {"encoder": {"name": "timm:test_efficientnet"}, "recipe": RECIPE},
     "distillation": {"teachers": ["clip", "align", "uniform", "moe"]},
+    "ablations": {
+        "datasets": ["vehicles"],
+        "terms": ["logit", "embedding+relational"],
+        "temperatures": [1],
+        "online": True,
+        "sizes": {"vit": {"name": "timm:test_vit", "size": [160, 160]}},
+    },
+    "mixed": True,
     "pretraining": {"pictures": 16, "epochs": 1, "batch": 8},
 }
 
@@ -69,7 +82,7 @@ def weights(study, folder):
 def test_every_method_is_evaluated(made):
     assert list(made[1]) == [
         "pixels", "expert:clip", "expert:align", "moe:soft", "moe:top1", "moe:uniform", "moe:concat",
-        "student", "student+kd:clip", "student+kd:align", "student+kd:uniform", "student+kd:moe",
+        "moe:router", "student", "student+kd:clip", "student+kd:align", "student+kd:uniform", "student+kd:moe",
     ]  # fmt: skip
     for method, result in made[1].items():
         assert 0 < result.mAP <= 1 and result.n_valid > 0, method
@@ -99,7 +112,7 @@ def test_another_folder_gives_the_same_numbers_in_whatever_order_it_is_asked(mad
 
 def test_embeddings_are_the_models_own(made):
     study = open_study(made[0])
-    for method in ["expert:clip", "moe:soft", "moe:top1", "moe:concat", "student+kd:moe"]:
+    for method in ["expert:clip", "moe:soft", "moe:top1", "moe:concat", "moe:router", "student+kd:moe"]:
         model = study.model(method, "vehicles", 0)
         assert not model.training
         pixels = torch.from_numpy(np.array(study.pixels("vehicles", "query")))
@@ -112,13 +125,96 @@ def test_a_teacher_says_what_its_model_says(made):
     study = open_study(made[0])
     pixels = torch.from_numpy(np.array(study.pixels("vehicles", "train")))
     for teacher, method in {"clip": "expert:clip", "moe": "moe:soft", "uniform": "moe:uniform"}.items():
-        cache, model = study.teacher(teacher, "vehicles", 0), study.model(method, "vehicles", 0)
+        (cache, width), model = study.teacher(teacher, "vehicles", 0), study.model(method, "vehicles", 0)
+        assert width == model.dim
         neck = model.neck if teacher == "clip" else model.fusion.neck
         for side, images in enumerate([pixels, pixels.flip(3)]):
             with torch.no_grad():
                 embedding = model(images)
                 assert np.allclose(cache.embedding[:, side], embedding, atol=1e-4)
                 assert np.allclose(cache.logits[:, side], neck.classifier(embedding), atol=1e-4)
+
+
+def test_the_online_teacher_says_the_same_of_a_picture_that_is_not_augmented(made):
+    study = open_study(made[0])
+    pixels = study.pixels("vehicles", "train")
+    flipped = torch.arange(len(pixels)) % 2 == 0
+    images = torch.from_numpy(np.array(pixels))
+    images[flipped] = images[flipped].flip(3)
+    for teacher in ("clip", "moe"):
+        cached, online = (study.teacher(teacher, "vehicles", 0, how)[0] for how in ("cached", "online"))
+        index = np.arange(len(pixels))
+        for ours, theirs in zip(cached.says(index, flipped, images), online.says(index, flipped, images)):
+            assert np.allclose(ours, theirs, atol=1e-4)
+            assert not theirs.requires_grad
+
+
+def test_the_router_runs_one_expert_a_picture_and_learns_from_the_top1_gate(made):
+    study = open_study(made[0])
+    model = study.model("moe:router", "vehicles", 0)
+    pixels = torch.from_numpy(np.array(study.pixels("vehicles", "query")))
+    seen = [[] for _ in model.experts]
+    for expert, batches in zip(model.experts, seen):
+        expert.register_forward_hook(lambda module, inputs, output, batches=batches: batches.append(len(inputs[0])))
+    with torch.no_grad():
+        choice = model.router(pixels).argmax(1)
+        model(pixels)
+    assert [sum(batches) for batches in seen] == [int((choice == i).sum()) for i in range(2)]
+    assert "routing" in study.history("moe:router", "vehicles", 0)
+
+
+def test_variants_differ_in_what_they_name_and_nothing_else(made):
+    study = open_study(made[0])
+    assert study.variants == {
+        "terms": ["student+kd:moe/terms=logit", "student+kd:moe/terms=embedding+relational"],
+        "temperature": ["student+kd:moe/temperature=1"],
+        "teacher": ["student+kd:moe/teacher=online"],
+        "size": ["student/size=vit", "student+kd:moe/size=vit"],
+    }
+    terms = study.history("student+kd:moe/terms=logit", "vehicles", 0)
+    assert {"identity", "triplet", "logit"} <= set(terms) and not {"embedding", "relational"} & set(terms)
+    terms = study.history("student+kd:moe/terms=embedding+relational", "vehicles", 0)
+    assert {"embedding", "relational"} <= set(terms) and "logit" not in terms
+    base = study.embeddings("student+kd:moe", "vehicles", 0)
+    for method in ("student+kd:moe/temperature=1", "student+kd:moe/teacher=online"):
+        assert not np.allclose(study.embeddings(method, "vehicles", 0), base), method
+    assert np.array_equal(study.embeddings("student+kd:moe/temperature=4", "vehicles", 0), base), "4 is the default"
+    vit = study.model("student/size=vit", "vehicles", 0)
+    assert type(vit.encoder.network) is not type(study.model("student", "vehicles", 0).encoder.network)
+
+
+def test_training_on_all_data_sets_at_once(made):
+    study = open_study(made[0])
+    assert study.mixed == "vehicles+people"
+    whole, parts = study.dataset(study.mixed), [study.dataset(name) for name in ("vehicles", "people")]
+    assert len(whole.train) == sum(len(part.train) for part in parts)
+    assert study.identities(study.mixed) == sum(part.train["pid"].nunique() for part in parts)
+    assert study.labels(study.mixed).max() == study.identities(study.mixed) - 1
+    for test in ("vehicles", "people"):
+        assert 0 < study.evaluate("student+kd:moe", study.mixed, 0, test).mAP <= 1
+    weights = study.gate_weights("soft", study.mixed, 0)
+    assert list(weights["domain"].unique()) == ["vehicles", "people"]
+
+
+def test_what_methods_cost_can_be_measured_without_training(made):
+    study = open_study(made[0])
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    models = study.untrained(pictures)
+    assert list(models) == ["expert:clip", "expert:align", "moe:soft", "moe:router", "student"]
+    with torch.no_grad():
+        choice = models["moe:router"].router(torch.from_numpy(pictures)).argmax(1)
+    assert choice.bincount().tolist() == [4, 4]
+    trained = study.model("moe:soft", "vehicles", 0).experts
+    assert sum(p.numel() for e in trained for p in e.encoder.parameters()) == sum(
+        p.numel() for e in models["moe:soft"].experts for p in e.encoder.parameters()
+    )
+
+
+def test_where_a_result_was_made_is_kept(made):
+    study = open_study(made[0])
+    origin = study.origin("student+kd:moe", "vehicles", 0)
+    assert origin["unit"].startswith("student+kd-moe-vehicles-seed-0/") and origin["seconds"] > 0
+    assert study.origin("pixels", "vehicles", 0) is None and study.origin("moe:concat", "vehicles", 0) is None
 
 
 def test_only_what_depends_on_a_change_is_trained_again(made, monkeypatch):
@@ -187,6 +283,8 @@ def test_history_is_there_for_what_is_trained(made):
         ("moe:hard", "'hard'", "soft"),
         ("student+kd:nobody", "'nobody'", "expert:clip"),
         ("oracle", "'oracle'", "expert:clip"),
+        ("student+kd:moe/heat=1", "heat=1", "temperature=1"),
+        ("student/size=huge", "size=huge", "size=vit"),
     ],
 )
 def test_an_unknown_method_is_named_with_those_there_are(made, method, named, instead):

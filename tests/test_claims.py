@@ -1,0 +1,176 @@
+"""The ledger's verdicts on made-up numbers, on both sides of each bound."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from reidlib import claims
+from reidlib.params import StudyParams
+from reidlib.results import COLUMNS
+from reidlib.study import Study
+
+PARAMS = """
+title: Made up
+seeds: [0, 1, 2]
+datasets:
+  a: {layout: veri776, size: [16, 16], root: VeRi}
+  b: {layout: market1501, size: [16, 16], builtin: {domain: people, train_ids: 8, test_ids: 8, cameras: 2, images: 2}}
+experts:
+  clip: {encoder: {name: "timm:test_vit"}, recipe: &r {epochs: 1, p: 4, lr: 0.001}}
+  align: {encoder: {name: "timm:test_byobnet"}, recipe: *r, stands_in_for: ALIGN}
+moe: {gates: [soft, uniform], width: 8, recipe: *r}
+student: {encoder: {name: "timm:test_efficientnet"}, recipe: *r}
+distillation: {teachers: [clip, align, moe]}
+profiling: {runs: 4}
+"""
+MAP = {  # (train, test) -> mAP of each method
+    ("a", "a"): {"expert:clip": 0.60, "expert:align": 0.55, "moe:soft": 0.70, "moe:uniform": 0.72, "student": 0.40,
+                 "student+kd:clip": 0.50, "student+kd:moe": 0.58},
+    ("b", "b"): {"expert:clip": 0.50, "student": 0.40, "student+kd:clip": 0.30, "student+kd:moe": 0.60},
+    ("b", "a"): {"expert:clip": 0.40, "expert:align": 0.5, "student": 0.24, "student+kd:moe": 0.43},
+    ("a", "b"): {"expert:clip": 0.40, "student": 0.35, "student+kd:moe": 0.45},
+}  # fmt: skip
+
+
+def made(maps=MAP, queries=6, noise=0.0, seeds=(0, 1, 2)) -> tuple[pd.DataFrame, dict]:
+    rng, rows, evaluations = np.random.default_rng(0), [], {}
+    for (train, test), own in maps.items():
+        for method, mAP in own.items():
+            for seed in seeds:
+                ap = mAP + noise * rng.standard_normal(queries)
+                rows.append(("s", method, train, test, seed, "mAP", ap.mean()))
+                evaluations[f"{method}|{train}|{test}|{seed}|ap"] = ap
+    return pd.DataFrame(rows, columns=COLUMNS), evaluations
+
+
+def costs(costs: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
+    names = ("parameters", "latency_ms", "latency_ms_iqr")
+    rows = [("s", m, "a", "a", 0, *pair) for m, values in costs.items() for pair in zip(names, values)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def params(change=lambda tree: None) -> StudyParams:
+    tree = yaml.safe_load(PARAMS)
+    change(tree)
+    return StudyParams.model_validate(tree)
+
+
+def only(ledger: pd.DataFrame, number: str) -> pd.DataFrame:
+    return ledger[ledger["claim"].str.startswith(f"{number} ")].reset_index(drop=True)
+
+
+def test_gains_on_both_sides_of_zero():
+    ledger = claims.claims(params(), *made())
+    assert list(ledger.columns) == ["claim", "paper", "measured", "low", "high", "verdict", "basis"]
+    selection = only(ledger, "1")
+    assert selection["measured"][0] == pytest.approx(-2) and selection["verdict"][0] == "does not hold"
+    assert selection["verdict"][1] == "not measured" and "moe" in selection["basis"][1].lower()
+    assert only(ledger, "4a")["measured"][0] == pytest.approx(10) and only(ledger, "4a")["verdict"][0] == "holds"
+    assert only(ledger, "4b")["measured"].tolist() == pytest.approx([10, -10])
+    assert only(ledger, "4b")["verdict"].tolist() == ["holds", "does not hold"]
+    assert only(ledger, "4c")["measured"].tolist() == pytest.approx([8, 30])
+    assert only(ledger, "4d")["measured"].tolist() == pytest.approx([18, 20])
+    basis = only(ledger, "4d")["basis"]
+    assert basis[0].startswith("a: ") and "6 queries, 3 seeds" in basis[0] and "align stand in" in basis[0]
+    assert basis[1].startswith("b (drawn by the library)")
+
+
+def test_a_gain_whose_interval_holds_zero_does_not_hold():
+    clear, noisy = (only(claims.claims(params(), *made(noise=n)), "4d").iloc[0] for n in (0.01, 0.2))
+    assert clear["low"] > 0 and clear["verdict"] == "holds"
+    assert noisy["low"] < 0 < noisy["measured"] and noisy["verdict"] == "does not hold"
+
+
+def test_one_seed_says_so():
+    basis = only(claims.claims(params(), *made(seeds=(0,))), "4d")["basis"][0]
+    assert "1 seed, " in basis and "over queries only" in basis
+
+
+def test_an_edited_row_changes_the_verdict():
+    rows, evaluations = made()
+    rows.loc[(rows["method"] == "moe:soft") & (rows["train_dataset"] == "a"), "value"] += 0.03
+    row = only(claims.claims(params(), rows, evaluations), "1").iloc[0]
+    assert row["measured"] == pytest.approx(1) and row["verdict"] == "holds"
+
+
+def test_the_papers_accuracy_needs_the_papers_data_and_experts():
+    for number, name in (("2a", "VeRi-776"), ("2b", "Market-1501")):
+        row = only(claims.claims(params(), *made()), number).iloc[0]
+        assert row["verdict"] == "not measured" and f"{name} was not run" in row["basis"] and np.isnan(row["measured"])
+    published = made(queries=1678)
+    row = only(claims.claims(params(), *published), "2a").iloc[0]
+    assert row["verdict"] == "not measured" and "other experts" in row["basis"]
+    real = params(lambda tree: tree["experts"]["align"].pop("stands_in_for"))
+    row = only(claims.claims(real, *published), "2a").iloc[0]
+    assert row["measured"] == pytest.approx(58) and row["verdict"] == "does not hold" and "1678" in row["basis"]
+    rows, evaluations = published
+    taught = (rows["method"] == "student+kd:moe") & (rows["train_dataset"] == rows["test_dataset"])
+    rows.loc[taught, "value"] += rows["seed"][taught] * 0.01 + 0.16  # 74, 75, 76 %: reaches 75.2 within the interval
+    row = only(claims.claims(real, rows, evaluations), "2a").iloc[0]
+    assert (row["measured"], row["high"]) == pytest.approx((75, 75 + 4.302653 / 3**0.5)) and row["verdict"] == "holds"
+    alone = rows["seed"] == 0
+    row = only(claims.claims(real, rows[alone], evaluations), "2a").iloc[0]
+    assert row["verdict"] == "does not hold" and "one seed" in row["basis"]  # 74 %, all queries alike
+
+
+def test_reductions_of_this_study_and_of_the_papers_configuration():
+    measured = {
+        "moe:soft": (100e6, 10, 0.4), "expert:clip": (80e6, 8, 0.4), "student+kd:moe": (6e6, 5.2, 0.2),
+        "expert:align/configuration=paper": (62e6, 50, 1), "moe:soft/configuration=paper": (150e6, 100, 1),
+        "expert:clip/configuration=paper": (86e6, 60, 1), "student/configuration=paper": (2.6e6, 4, 0.1),
+    }  # fmt: skip
+    rows, evaluations = made()
+    ledger = claims.claims(params(), pd.concat([rows, costs(measured)]), evaluations, "a fast CPU")
+    parameters, time, clip = (only(ledger, number) for number in ("3a", "3b", "3c"))
+    assert parameters["measured"].tolist() == pytest.approx([94, 100 * (1 - 2.6 / 150)])
+    assert parameters["verdict"].tolist() == ["holds", "holds"] and np.isnan(parameters["low"]).all()
+    assert clip["measured"].tolist() == pytest.approx([92.5, 100 * (1 - 2.6 / 86)])
+    assert time["measured"].tolist() == pytest.approx([48, 96])
+    assert time["verdict"].tolist() == ["does not hold", "holds"]
+    error = 1.2533 / 1.349 / 2 * np.hypot(0.2 / 5.2, 0.4 / 10)  # four runs
+    assert time["low"][0] == pytest.approx(100 * (1 - 0.52 * (1 + 1.96 * error)))
+    assert "5.2 ms against 10 ms (MoE, soft gate), a fast CPU" in time["basis"][0]
+    assert "6 M against 100 M" in parameters["basis"][0]
+    assert "random weights" in time["basis"][1]
+    few = measured | {"student+kd:moe": (6.1e6, 4, 0.2)}
+    rows = pd.concat([rows, costs({m: few[m] for m in ("moe:soft", "student+kd:moe")})])
+    ledger = claims.claims(params(), rows, evaluations)
+    assert only(ledger, "3a")["verdict"].tolist() == ["does not hold", "not measured"]
+    assert only(ledger, "3c")["verdict"].tolist() == ["not measured", "not measured"]
+
+
+def test_time_near_the_bound_needs_the_whole_interval():
+    rows, evaluations = made()
+    near = costs({"moe:soft": (1e8, 10, 1), "student": (1e6, 4.9, 1)})
+    row = only(claims.claims(params(), pd.concat([rows, near]), evaluations), "3b").iloc[0]
+    assert row["measured"] == pytest.approx(51) and row["low"] < 50 and row["verdict"] == "does not hold"
+
+
+def test_falls_in_points_and_relative_against_both_conventions():
+    ledger = claims.claims(params(), *made())
+    # a → b: expert 50 to 40, student 40 to 35, distilled 60 to 45; b → a: 60 to 40, 40 to 24, 58 to 43
+    points = {"5a": [10 - 15, 20 - 15], "5c": [5 - 15, 16 - 15]}
+    for number, wanted in points.items():
+        assert only(ledger, number)["measured"].tolist() == pytest.approx(wanted)
+        assert only(ledger, number)["verdict"].tolist() == ["does not hold", "holds"]
+    assert only(ledger, "5b")["measured"].tolist() == pytest.approx([20 - 25, 100 / 3 - 1500 / 58])
+    assert only(ledger, "5d")["measured"].tolist() == pytest.approx([12.5 - 25, 40 - 1500 / 58])
+    basis = only(ledger, "5a")["basis"][1]
+    assert basis.startswith("b (drawn by the library) → a: ") and "falls by 15.0 points, CLIP expert by 20.0" in basis
+    one = {pair: own for pair, own in MAP.items() if pair == ("a", "a")}
+    ledger = claims.claims(params(lambda tree: tree["datasets"].pop("b")), *made(one))
+    assert only(ledger, "5a")["verdict"].tolist() == ["not measured"]
+
+
+def test_every_claim_is_in_the_ledger_and_defined(tmp_path):
+    ledger = claims.claims(params(), *made())
+    rules = claims.definitions()
+    assert {line.split()[0] for line in ledger["claim"]} == set(rules.index)
+    assert {number[0] for number in rules.index} == set("12345")
+    assert set(ledger["verdict"]) <= {"holds", "does not hold", "not measured"}
+    study = Study("s", params(), tmp_path)
+    claims.write_claims(study, ledger)
+    read = pd.read_csv(study.results / "claims.csv")
+    assert list(read.columns) == claims.COLUMNS and len(read) == len(ledger)
+    assert read["measured"].dropna().tolist() == pytest.approx(ledger["measured"].dropna().tolist(), abs=0.005)

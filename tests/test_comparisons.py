@@ -1,0 +1,140 @@
+"""Comparisons and their tables on made-up numbers: every query of a method has the same AP unless said otherwise."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reidlib import comparisons
+from reidlib.results import COLUMNS
+
+MAP = {  # method -> mAP on (vehicles, people)
+    "expert:clip": (0.60, 0.70), "expert:align": (0.55, 0.80), "moe:soft": (0.70, 0.78), "moe:uniform": (0.66, 0.79),
+    "student": (0.40, 0.50), "student+kd:clip": (0.50, 0.55), "student+kd:align": (0.48, 0.60),
+    "student+kd:uniform": (0.52, 0.61), "student+kd:moe": (0.57, 0.58),
+}  # fmt: skip
+SEEDS = (0, 1, 2)
+
+
+def made(cells: dict[tuple[str, str, str], float], spread=0.01, queries=6, seeds=SEEDS):
+    """Rows and evaluations: a cell's mAP, the same for each seed; APs `spread` around it, alike for all methods."""
+    rows, evaluations = [], {}
+    for (method, train, test), mAP in cells.items():
+        for seed in seeds:
+            rows.append(("s", method, train, test, seed, "mAP", mAP))
+            evaluations[f"{method}|{train}|{test}|{seed}|ap"] = mAP + spread * np.linspace(-1, 1, queries)
+    return pd.DataFrame(rows, columns=COLUMNS), evaluations
+
+
+def home(maps=MAP) -> dict:
+    return {(m, d, d): value for m, both in maps.items() for d, value in zip(("vehicles", "people"), both)}
+
+
+def cost(method: str, parameters: float, latency: float) -> pd.DataFrame:
+    values = {"parameters": parameters, "macs": 2e9, "latency_ms": latency}
+    return pd.DataFrame([("s", method, "vehicles", "vehicles", 0, *pair) for pair in values.items()], columns=COLUMNS)
+
+
+def test_a_comparison_is_of_the_rows_with_the_interval_of_the_evaluations():
+    rng = np.random.default_rng(0)
+    rows, evaluations = made({("a", "d", "d"): 0.6, ("b", "d", "d"): 0.5})
+    noise = {seed: rng.normal(0, 0.05, 6) for seed in SEEDS}
+    for seed, own in noise.items():
+        evaluations[f"a|d|d|{seed}|ap"] = evaluations[f"a|d|d|{seed}|ap"] + own - own.mean()
+    found = comparisons.gain(rows, evaluations, "a", "b", "d")
+    assert found.mean == pytest.approx(0.1) and found.low < 0.1 < found.high and found[3:] == (3, 6)
+    edited = rows.assign(value=rows["value"] + 0.03 * ((rows["method"] == "a") & (rows["seed"] == 1)))
+    moved = comparisons.gain(edited, evaluations, "a", "b", "d")
+    assert moved[:3] == pytest.approx([value + 0.01 for value in found[:3]])
+    assert comparisons.gain(rows, evaluations, "a", "c", "d") is None
+
+
+def test_only_seeds_that_both_have_are_compared():
+    rows, evaluations = made({("a", "d", "d"): 0.6})
+    other, more = made({("b", "d", "d"): 0.5}, seeds=(1, 7))
+    rows.loc[rows["seed"] != 1, "value"] = 0.9
+    found = comparisons.gain(pd.concat([rows, other]), evaluations | more, "a", "b", "d")
+    assert (found.mean, found.seeds) == (pytest.approx(0.1), 1)
+
+
+def test_the_best_expert_is_that_of_the_data_set():
+    rows, _ = made(home() | {("expert:align", "people", "vehicles"): 0.99})
+    assert comparisons.best_expert(rows, "vehicles") == "expert:clip"
+    assert comparisons.best_expert(rows, "people") == "expert:align"
+
+
+def test_the_grid_and_its_interaction():
+    table = comparisons.grid_table(*made(home()))
+    vehicles = table[table["data set"] == "vehicles"].drop(columns="data set")
+    assert vehicles.T.to_dict("list") == {
+        "CLIP expert (best)": ["60.0", "40.0", "50.0", "+10.0 [10.0, 10.0]"],
+        "Uniform ensemble": ["66.0", "40.0", "52.0", "+12.0 [12.0, 12.0]"],
+        "MoE, soft gate": ["70.0", "40.0", "57.0", "+17.0 [17.0, 17.0]"],
+        "MoE − best expert (points)": ["+10.0 [10.0, 10.0]", "0.0", "+7.0 [7.0, 7.0]", "+7.0 [7.0, 7.0]"],
+    }
+    people = table[table["data set"] == "people"].iloc[-1]
+    assert people["teacher itself"] == people["what KD adds (points)"] == "−2.0 [−2.0, −2.0]"
+
+
+def test_an_edited_result_changes_the_table():
+    rows, evaluations = made(home())
+    rows.loc[(rows["method"] == "student+kd:moe") & (rows["train_dataset"] == "vehicles"), "value"] += 0.1
+    table = comparisons.grid_table(rows, evaluations)
+    assert table["what KD adds (points)"].iloc[3] == "+17.0 [17.0, 17.0]"
+
+
+def test_gates_beside_what_they_cost():
+    rows, evaluations = made(home())
+    rows = pd.concat([rows, cost("moe:soft", 150e6, 40.0), cost("expert:clip", 86e6, 30.0), cost("student", 1e6, 1.0)])
+    table = comparisons.gates_table(rows, evaluations)
+    assert list(table.index) == ["CLIP expert", "ALIGN expert", "MoE, soft gate", "Uniform ensemble"]
+    soft = table.loc["MoE, soft gate"]
+    assert soft["vehicles", "mAP (%)"] == "70.0" and soft["people", "vs uniform (points)"] == "−1.0 [−1.0, −1.0]"
+    assert soft["cost", "latency (ms)"] == 40 and soft["cost", "parameters (M)"] == 150
+    assert table.loc["Uniform ensemble", ("vehicles", "vs uniform (points)")] == ""
+    assert np.isnan(table.loc["Uniform ensemble", ("cost", "latency (ms)")])
+
+
+def test_variants_of_distillation_on_their_data_sets():
+    base = "student+kd:moe"
+    cells = home() | {(f"{base}/terms=logit", "people", "people"): 0.55, (f"{base}/size=big", "people", "people"): 0.9}
+    table = comparisons.kd_table(*made(cells))
+    assert list(table.columns.levels[0]) == ["people"]
+    assert table["people", "vs base (points)"].to_dict() == {
+        "Student": "−8.0 [−8.0, −8.0]", "Student + KD from MoE": "",
+        "Student + KD from MoE, terms = logit": "−3.0 [−3.0, −3.0]",
+    }  # fmt: skip
+    assert comparisons.kd_table(*made(home())).empty
+
+
+def test_sizes_are_compared_with_their_own_student_alone():
+    big = {"student/size=big": 0.6, "student+kd:moe/size=big": 0.7}
+    cells = home() | {(method, "people", "people"): mAP for method, mAP in big.items()}
+    rows, evaluations = made(cells)
+    rows = pd.concat([rows, cost("student/size=big", 9e6, 3.0)])
+    table = comparisons.sizes_table(rows, evaluations)
+    assert set(table.columns.get_level_values(0)) == {"people", "cost"}
+    assert table.loc["Student + KD from MoE, size = big", ("people", "what KD adds (points)")] == "+10.0 [10.0, 10.0]"
+    assert table.loc["Student + KD from MoE", ("people", "what KD adds (points)")] == "+8.0 [8.0, 8.0]"
+    assert table.loc["Student, size = big", ("cost", "parameters (M)")] == 9
+    assert comparisons.sizes_table(*made(home())).empty
+
+
+def test_falls_in_points_relative_and_from_home():
+    cells = home() | {("student", "people", "vehicles"): 0.3, ("student", "vehicles+people", "vehicles"): 0.44}
+    rows, evaluations = made(cells)
+    found = comparisons.falls(rows, evaluations, ["student"])
+    assert found["train"].tolist() == ["people", "vehicles+people"]
+    assert found.loc[0, ["points", "relative", "own", "mAP"]].tolist() == pytest.approx([0.1, 0.25, 0.2, 0.3])
+    assert found.loc[1, ["points", "relative"]].tolist() == pytest.approx([-0.04, -0.1])
+    assert np.isnan(found.loc[1, "own"])
+    assert (found["relative_low"] <= found["relative"]).all() and (found["relative"] <= found["relative_high"]).all()
+    table = comparisons.cross_domain_table(rows, evaluations, ["student"])
+    assert table.iloc[0].tolist()[:5] == ["people", "vehicles", "30.0", "40.0", "+10.0 [10.0, 10.0]"]
+    assert table.iloc[0]["fall (%)"].startswith("+25.0 [") and table.iloc[1, -1] == ""
+    assert comparisons.cross_domain_table(*made(home()), ["student"]).empty
+
+
+def test_differences_for_the_figure():
+    found = comparisons.differences(*made(home()), ["moe:soft", "moe:top1"], "moe:uniform")
+    assert list(found.columns) == ["method", "dataset", "mean", "low", "high", "seeds"]
+    assert found.set_index("dataset")["mean"].to_dict() == pytest.approx({"vehicles": 0.04, "people": -0.01})
