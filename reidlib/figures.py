@@ -1,4 +1,4 @@
-"""Every figure, one function each: plain data in, a matplotlib Figure out. One look for all.
+"""Every figure of results, one function each: plain data in, a matplotlib Figure out. One look for all.
 
 A method's colour says what kind it is, its line which of its kind; right or wrong is never told by colour alone.
 """
@@ -7,14 +7,18 @@ import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import OffsetFrom
 from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
+from sklearn.manifold import TSNE
 
 from reidlib.data import Dataset
 from reidlib.results import costs, label, pairs, summary, title
@@ -24,9 +28,11 @@ from reidlib.study import Study
 
 PALETTE = sns.color_palette("colorblind").as_hex()
 KINDS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student": PALETTE[4], "student+kd": PALETTE[2]}
+MARKERS = {"pixels": "X", "expert": "s", "moe": "D", "student": "o", "student+kd": "^"}  # by kind, as the colours
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+SHAPES = "os^DvPX*<>hp"  # of identities
 INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
-PICTURE = 128  # pixels of a shown picture's longer side
+PICTURE = 96  # pixels of a shown picture's longer side
 WIDTH = 7.5  # inches of a figure
 sns.set_style("ticks")  # importing this module sets the look of all figures
 plt.rcParams.update({
@@ -38,7 +44,17 @@ plt.rcParams.update({
 
 
 def _kind(method: str) -> str:
-    return KINDS.get(method.split("/")[0].partition(":")[0], INK)
+    return KINDS.get(_which(method), INK)
+
+
+def _which(method: str) -> str:
+    """ "student+kd:moe/size=small" -> "student+kd" """
+    return method.split("/")[0].partition(":")[0]
+
+
+def _chosen(rows: pd.DataFrame, methods: Sequence[str] | None) -> pd.DataFrame:
+    """The rows of these methods; None: of all but the variants, which have figures of their own."""
+    return rows[rows["method"].isin(methods) if methods is not None else ~rows["method"].str.contains("/")]
 
 
 def _lines(methods: Sequence[str]) -> dict[str, dict]:
@@ -59,8 +75,13 @@ def save(study: Study, name: str, figure: Figure) -> Figure:
     shows_pictures = any(axes.images for axes in figure.axes)
     private = shows_pictures and not study.params.publish_images
     folder = (study.artifacts.root if private else study.results) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
     figure.supxlabel(title(study, name), x=0.995, ha="right", fontsize=7, color="#777777")
+    return write(figure, folder, name)
+
+
+def write(figure: Figure, folder: Path, name: str) -> Figure:
+    """<folder>/<name>.png and .svg, the same bytes for the same figure."""
+    folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=130)
@@ -86,12 +107,17 @@ def _show(axes: plt.Axes, picture: str | Path | np.ndarray, frame: str | None = 
         spine.set(visible=frame is not None, color=frame, linewidth=2.5)
 
 
-def _grid(rows: int, columns: int, path, height: float) -> tuple[Figure, np.ndarray]:
-    """Axes for rows x columns pictures like the one at `path`, each of at most `height` inches."""
+def _cell(columns: int, path, height: float, margin: float = 0.9) -> tuple[float, float]:
+    """Width and height in inches of each of `columns` pictures like the one at `path`, at most `height` high."""
     with Image.open(path) as image:
         shape = max(0.75, image.width / image.height)  # labels need some width too
-    width = min(height * shape, (WIDTH - 0.9) / columns)
-    height = max(width / shape, 0.6)
+    width = min(height * shape, (WIDTH - margin) / columns)
+    return width, max(width / shape, 0.6)
+
+
+def _grid(rows: int, columns: int, path, height: float) -> tuple[Figure, np.ndarray]:
+    """Axes for rows x columns pictures like the one at `path`, each of at most `height` inches."""
+    width, height = _cell(columns, path, height)
     return plt.subplots(rows, columns, figsize=(columns * width + 0.9, rows * (height + 0.2) + 0.4), squeeze=False)
 
 
@@ -172,20 +198,24 @@ def _method_axis(axes: plt.Axes, methods: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def accuracy_bars(table: pd.DataFrame, metric: str = "mAP", across: bool = False) -> Figure:
+def accuracy_bars(
+    table: pd.DataFrame, metric: str = "mAP", across: bool = False, methods: Sequence[str] | None = None
+) -> Figure:
     """A panel a data set, a bar a method: mean and 95 % interval over the seeds; every seed a dot.
 
     table: of `results.summary`, or the results themselves, which have the seeds' values.
     across: also the methods tested on another data set than their training's.
+    methods: only these; None: all but variants ("student/size=small").
     """
+    table = _chosen(table, methods)
     rows = pairs(_rows(table)[lambda t: t["metric"] == metric], across)
-    methods, panels = rows["method"].unique(), rows["pair"].unique()
-    size = (max(5.0, 1.9 + 2.9 * len(panels)), 0.8 + 0.27 * len(methods))
+    shown, panels = list(rows["method"].unique()), rows["pair"].unique()
+    size = (max(5.0, 1.9 + 2.9 * len(panels)), 0.8 + 0.27 * len(shown))
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
     longest = 0
     for axes, panel in zip(grid[0], panels):
         own = rows[rows["pair"] == panel].set_index("method")
-        places = [list(methods).index(method) for method in own.index]
+        places = [shown.index(method) for method in own.index]
         mean, low, high = (100 * own[c].to_numpy() for c in ("mean", "low", "high"))
         axes.barh(places, mean, height=0.72, color=[_kind(m) for m in own.index], alpha=0.75)
         whiskers = np.nan_to_num([mean - np.maximum(low, 0), high - mean])
@@ -194,13 +224,104 @@ def accuracy_bars(table: pd.DataFrame, metric: str = "mAP", across: bool = False
         if "value" in table:
             seeds = pairs(table[table["metric"] == metric], across).query("pair == @panel")
             for method, value in zip(seeds["method"], 100 * seeds["value"]):
-                axes.plot(value, list(methods).index(method), "o", ms=3, mfc="white", mec=INK, mew=0.8)
+                axes.plot(value, shown.index(method), "o", ms=3, mfc="white", mec=INK, mew=0.8)
             tip = np.maximum(tip, 100 * seeds.groupby("method")["value"].max()[own.index].to_numpy())
         for place, value, end in zip(places, mean, tip):
             axes.annotate(f"{value:.1f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
         longest = max(longest, tip.max())
         axes.set(title=panel, xlabel=f"{metric} (%)", xlim=(0, 1.2 * longest))
-        _method_axis(axes, methods)
+        _method_axis(axes, shown)
+    return figure
+
+
+def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
+    """What each change makes of mAP, in points: a panel a data set, the interval, a line at zero.
+
+    A filled marker says that the interval leaves out 0, a hollow one that it doesn't or that there is none.
+
+    differences: columns method, mean, low, high (fractions, to the base), dataset.
+    """
+    shown, panels = list(differences["method"].unique()), differences["dataset"].unique()
+    base = {method.partition("/")[0] for method in shown if "/" in method}
+    same = len(base) == 1 and all("/" in method for method in shown)  # then the variant alone is name enough
+    names = [m.partition("/")[2].replace("=", " = ").replace("+", " + ") if same else label(m) for m in shown]
+    to = f"to {label(base.pop())}" if same else "to the base"
+    size = (min(WIDTH, 2.6 + 2.6 * len(panels)), 1.2 + 0.27 * len(shown) + 0.25 * bool(title))
+    figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes, panel in zip(grid[0], panels):
+        axes.axvline(0, color=INK, lw=1)
+        for row in differences[differences["dataset"] == panel].itertuples():
+            mean, low, high, place = 100 * row.mean, 100 * row.low, 100 * row.high, shown.index(row.method)
+            look = {"color": _kind(row.method), "mfc": _kind(row.method) if low > 0 or high < 0 else "white"}
+            whiskers = np.nan_to_num([[mean - low], [high - mean]])
+            axes.errorbar(mean, place, xerr=whiskers, fmt="o", ms=6, mew=1.4, elinewidth=1.4, capsize=3, **look)
+            axes.annotate(f"{mean:+.1f}".replace("-", "−"), (1.0, place), (3, 0), xycoords=axes.get_yaxis_transform(),
+                          textcoords="offset points", va="center", fontsize=8)  # fmt: skip
+        for place, (above, below) in enumerate(zip(shown, shown[1:])):
+            if _varied(above) != _varied(below):  # another question begins
+                axes.axhline(place + 0.5, color="#bbbbbb", lw=0.8)
+        axes.set(title=panel)
+        _method_axis(axes, shown)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel("\n".join(textwrap.wrap(f"difference in mAP {to} (points)", 72 // len(panels))))
+    handles = [Line2D([], [], marker="o", ls="-", color=INK, mfc=face, mew=1.4) for face in (INK, "white")]
+    look = {"loc": "outside upper center", "ncols": 2, "title": title or None, "title_fontsize": 11}
+    figure.legend(handles, ["95 % interval leaves out 0", "includes 0"], **look)
+    return figure
+
+
+def _varied(method: str) -> str:
+    """ "student/size=small" -> "size" """
+    return method.partition("/")[2].partition("=")[0]
+
+
+def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[str] | None = None) -> Figure:
+    """A map a method, all on one scale: the metric's mean over the seeds, in percent; bold: tested where trained.
+
+    methods: only these; None: all but variants, as far as they were tested on another data set than their training's.
+    Raises ValueError where there is none.
+    """
+    rows = summary(_chosen(results, methods)[lambda t: t["metric"] == metric])
+    across = rows["train_dataset"] != rows["test_dataset"]
+    rows = rows[rows["method"].isin(rows["method"][across])]
+    if not len(rows):
+        raise ValueError("no method was tested on another data set than the one it was trained on")
+    tests = list(rows["test_dataset"].unique())
+    trains = sorted(rows["train_dataset"].unique(), key=lambda name: (name.count("+"), (tests + [name]).index(name)))
+    shown = list(rows["method"].unique())
+    columns = min(len(shown), min((4, 3), key=lambda wide: -len(shown) % wide))  # whichever leaves fewer gaps
+    lines = -(-len(shown) // columns)
+    size = (WIDTH, 0.7 + lines * (0.45 + 0.42 * len(trains)))
+    figure, grid = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    scale = plt.Normalize(100 * rows["mean"].min(), 100 * rows["mean"].max())
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes, method in zip(grid.flat, shown):
+        cells = rows[rows["method"] == method].pivot(index="train_dataset", columns="test_dataset", values="mean")
+        values = 100 * cells.reindex(index=trains, columns=tests).to_numpy()
+        # a mesh, not an image: `save` keeps figures with images back where the data's pictures must not be published
+        mesh = axes.pcolormesh(values, cmap="viridis", norm=scale, edgecolors="white", linewidth=1)
+        for (row, column), value in np.ndenumerate(values):
+            dark = not np.isnan(value) and scale(value) < 0.6
+            text = "–" if np.isnan(value) else f"{value:.1f}"
+            weight = "bold" if trains[row] == tests[column] else "normal"
+            look = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
+            axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **look)
+        axes.set_title("\n".join(textwrap.wrap(label(method), 22)), fontsize=9)
+        axes.set_xticks(np.arange(len(tests)) + 0.5, tests, fontsize=8, rotation=0 if len(tests) < 3 else 30)
+        axes.set_yticks(np.arange(len(trains)) + 0.5, [name.replace("+", "\n+ ") for name in trains], fontsize=8)
+        axes.tick_params(length=0)
+        axes.set_ylim(len(trains), 0)
+        axes.grid(False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    for place, axes in enumerate(grid.flat[: len(shown)]):
+        if place + columns >= len(shown):
+            axes.set_xlabel("tested on", fontsize=8)
+            axes.tick_params(labelbottom=True)
+        if place % columns == 0:
+            axes.set_ylabel("trained on", fontsize=8)
+    figure.colorbar(mesh, ax=grid, label=f"{metric} (%), bold: trained there", aspect=25, pad=0.02)
     return figure
 
 
@@ -235,17 +356,25 @@ def retrieval_examples(
     spread = np.linspace(0, found.n_valid - 1, min(rows, found.n_valid)).round().astype(int)
     chosen = np.argsort(found.ap, kind="stable")[spread]
     places = np.flatnonzero(found.valid)[chosen]
-    own = EmbeddingSet(query.features[places], query.pid[places], query.camid[places])
-    blocks = distance_blocks(own.features, gallery.features, "cosine")
-    distances = np.concatenate([block.cpu().numpy().copy() for _, block in blocks])
-    same = own.pid[:, None] == gallery.pid
-    distances[(gallery.pid == JUNK) | (same & (own.camid[:, None] == gallery.camid))] = np.inf
-    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    order, correct = _ranked(_part(query, places), gallery, k)
     frames = study.dataset(dataset)
-    return (
-        frames.query.iloc[places].assign(ap=found.ap[chosen]).reset_index(drop=True),
-        frames.gallery.reset_index(drop=True), order, np.take_along_axis(same, order, axis=1),
-    )  # fmt: skip
+    asked = frames.query.iloc[places].assign(ap=found.ap[chosen]).reset_index(drop=True)
+    return asked, frames.gallery.reset_index(drop=True), order, correct
+
+
+def _part(of: EmbeddingSet, places: np.ndarray) -> EmbeddingSet:
+    return EmbeddingSet(of.features[places], of.pid[places], of.camid[places])
+
+
+def _ranked(query: EmbeddingSet, gallery: EmbeddingSet, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first k of the gallery for each query, without what the protocol ignores: places, and whether correct."""
+    orders, hits = [], []
+    for rows, block in distance_blocks(query.features, gallery.features, "cosine"):
+        same = query.pid[rows, None] == gallery.pid
+        ignored = (gallery.pid == JUNK) | (same & (query.camid[rows, None] == gallery.camid))
+        orders.append(np.argsort(np.where(ignored, np.inf, block.cpu().numpy()), axis=1, kind="stable")[:, :k])
+        hits.append(np.take_along_axis(same, orders[-1], axis=1))
+    return np.concatenate(orders), np.concatenate(hits)
 
 
 def ranked_lists(
@@ -267,6 +396,126 @@ def ranked_lists(
             axes.set_title(f"{rank} {'✓' if hit else '✗'}", color=colour, fontsize=9, fontweight="bold", pad=3)
     grid[0, 0].set_title("query", fontsize=9, pad=3)
     figure.suptitle(title)
+    return figure
+
+
+class Disagreement(NamedTuple):
+    """Queries whose first answer one method has wrong and another right, and what both find: see `paired_lists`."""
+
+    query: pd.DataFrame  # rows of the queries to show
+    gallery: pd.DataFrame
+    lists: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # by method: order, correct [rows, k], AP [rows]
+    found: int  # such queries, of which those to show are a part
+    reverse: int  # queries where it is the other way round
+    queries: int  # all that count
+
+
+def comparison_lists(
+    study: Study, student: str, teacher: str, dataset: str, seed: int, rows: int = 4, k: int = 6
+) -> Disagreement:
+    """Queries where the first answer of the method `student` is wrong and that of `teacher` right.
+
+    Where there are more than `rows`, they are spread evenly over their ranking by the student's AP, worst to best.
+    """
+    orders, hits, aps = {}, {}, {}
+    for method in (student, teacher):
+        query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
+        found = study.evaluate(method, dataset, seed)
+        orders[method], hits[method] = _ranked(_part(query, np.flatnonzero(found.valid)), gallery, k)
+        aps[method] = found.ap
+    errs, knows = ~hits[student][:, 0], hits[teacher][:, 0]
+    such = np.flatnonzero(errs & knows)
+    such = such[np.argsort(aps[student][such], kind="stable")]
+    shown = such[np.linspace(0, len(such) - 1, min(rows, len(such))).round().astype(int)]
+    frames = study.dataset(dataset)
+    return Disagreement(
+        frames.query.iloc[np.flatnonzero(found.valid)[shown]].reset_index(drop=True),
+        frames.gallery.reset_index(drop=True),
+        {method: (orders[method][shown], hits[method][shown], aps[method][shown]) for method in orders},
+        len(such), int((~errs & ~knows).sum()), len(errs),
+    )  # fmt: skip
+
+
+def paired_lists(comparison: Disagreement, height: float = 0.85) -> Figure:
+    """Beside each query what two methods find, one above the other, ticked green or crossed red.
+
+    height: of a picture, in inches, at most. Where there is no such query, the figure says so.
+    """
+    worse, better = map(label, comparison.lists)
+    said = [
+        f"First answer wrong by “{worse}”, right by “{better}”: {comparison.found} of {comparison.queries} queries",
+        f"(the other way round: {comparison.reverse})",
+    ]
+    if not len(comparison.query):
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.0))
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "\n".join(said), ha="center", va="center")
+        return figure
+    rows, k = next(iter(comparison.lists.values()))[0].shape
+    width, height = _cell(k + 1, comparison.query["path"].iloc[0], height, margin=1.5)
+    plan, heights = [], []
+    for row in range(rows):
+        plan += [[f"query {row}", *(f"{row} {method} {rank}" for rank in range(k))] for method in comparison.lists]
+        plan.append(["."] * (k + 1))  # keeps pairs apart
+        heights += [1, 1, 0.12]
+    size = ((k + 1) * width + 1.5, rows * (2 * (height + 0.2) + 0.12) + 0.6)
+    figure, grid = plt.subplot_mosaic(plan[:-1], figsize=size, height_ratios=heights[:-1])
+    for row, path in enumerate(comparison.query["path"]):
+        _show(grid[f"query {row}"], path, INK)
+        grid[f"query {row}"].set_title("query", fontsize=9, pad=3)
+        for method, (order, correct, ap) in comparison.lists.items():
+            for rank, (place, hit) in enumerate(zip(order[row], correct[row])):
+                axes, colour = grid[f"{row} {method} {rank}"], RIGHT if hit else WRONG
+                _show(axes, comparison.gallery["path"].iloc[place], colour)
+                mark = f"{rank + 1} {'✓' if hit else '✗'}"
+                axes.set_title(mark, color=colour, fontsize=9, fontweight="bold", pad=3)
+            name = "\n".join([*textwrap.wrap(label(method), 14), f"AP {100 * ap[row]:.0f} %"])
+            grid[f"{row} {method} 0"].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    figure.suptitle("\n".join(line for text in said for line in textwrap.wrap(text, int(13 * size[0]))), fontsize=10)
+    return figure
+
+
+def embedding_map(panels: dict[str, EmbeddingSet], ids: int = 12, seed: int = 0) -> Figure:
+    """t-SNE (van der Maaten and Hinton 2008) of some identities' embeddings, a panel a method; shape tells identity.
+
+    panels: the same pictures, such as the gallery, as each method embeds them. Junk and distractors are left out, and
+    so are identities with a single picture; of the others, `ids` are drawn at random.
+    Raises ValueError where panels hold different pictures or fewer than two identities.
+    """
+    first = next(iter(panels.values()))
+    for name, own in panels.items():
+        if not (np.array_equal(own.pid, first.pid) and np.array_equal(own.camid, first.camid)):
+            raise ValueError(f"{name}: other pictures than {next(iter(panels))}; embed the same with each method")
+    pids, counts = np.unique(first.pid[first.pid > 0], return_counts=True)
+    known = pids[counts > 1]
+    if min(len(known), ids) < 2:
+        raise ValueError(f"a map needs at least 2 identities with 2 pictures; there are {len(known)}, asked for {ids}")
+    chosen = np.sort(np.random.default_rng(seed).permutation(known)[:ids])
+    places = np.flatnonzero(np.isin(first.pid, chosen))
+    # neighbours that t-SNE reckons with: more than an identity has, or tight clusters drift apart without end
+    perplexity = min(max(12, len(places) / len(chosen)), 30, (len(places) - 1) / 3)
+    columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    side = WIDTH / max(columns, 2)
+    size = (columns * side, rows * (0.85 * side + 0.2) + 0.6)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    colours = [PALETTE[i] for i in (0, 1, 2, 3, 4, 9, 5, 7)]
+    for axes, (method, own) in zip(grid.flat, panels.items()):
+        features = own.features[places].cpu().numpy()
+        unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)  # distances are cosines'
+        fitted = TSNE(perplexity=perplexity, init="pca", method="exact", random_state=seed).fit_transform(unit)
+        for i, pid in enumerate(chosen):
+            look = {"marker": SHAPES[i % len(SHAPES)], "color": colours[i % len(colours)]}
+            shown = fitted[own.pid[places] == pid]
+            axes.scatter(*shown.T, s=26, edgecolor=INK, linewidth=0.4, label=f"pid {pid}", **look)
+        axes.set(title=label(method), xticks=[], yticks=[])
+        axes.margins(0.08)
+        axes.spines[:].set(visible=True, color="#999999")  # a frame, not axes: directions and lengths mean nothing
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    look = {"ncols": min(6, len(names)), "fontsize": 8, "handletextpad": 0.1, "columnspacing": 1.2}
+    figure.legend(handles, names, loc="outside upper center", **look)
     return figure
 
 
@@ -294,66 +543,128 @@ def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str = "camid") -> Figure:
+def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str | Sequence[str] = "camid") -> Figure:
     """How the gate's weight of the first expert is spread, over all pictures and by group.
 
-    weights: a column for each expert, and `by`: "camid", "type", ...
+    weights: a column for each expert, and those that `by` names: "camid", "type", "color", "domain"; a panel each.
+    Pictures without a value there are left out of that panel.
     """
-    if by not in weights:
-        raise ValueError(f"no column '{by}'; group by one of {', '.join(weights.columns.difference(experts))}")
-    first = weights[experts[0]]
-    size = (WIDTH, max(2.8, 0.9 + 0.2 * weights[by].nunique()))
-    figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(1, 1.5))
+    by = [by] if isinstance(by, str) else list(by)
+    for column in by:
+        if column not in weights:
+            raise ValueError(f"no column '{column}'; group by one of {', '.join(weights.columns.difference(experts))}")
+    first, groups = weights[experts[0]], [weights.groupby(column)[experts[0]] for column in by]
+    heights = [0.35 + 0.22 * group.ngroups for group in groups]
+    look = {"figsize": (WIDTH, max(2.8, 0.6 + sum(heights) + 0.2 * len(by)))}
+    look |= {"width_ratios": (1, 1.5), "height_ratios": heights}
+    figure, panels = plt.subplot_mosaic([["", column] for column in by], **look)
+    left = panels.pop("")
     left.hist(first, bins=np.linspace(0, 1, 41), color=PALETTE[0])
     left.axvline(first.mean(), color=INK, ls="--", lw=1.2)
     left.set(title=f"all pictures, mean {first.mean():.2f}", ylabel="pictures")
-    mean = {"marker": "D", "markerfacecolor": PALETTE[1], "markeredgecolor": INK, "markersize": 4}
-    look = {"color": PALETTE[9], "width": 0.6, "fliersize": 1, "showmeans": True, "meanprops": mean}
-    sns.boxplot(weights, x=experts[0], y=by, orient="h", ax=right, **look)
-    right.grid(False, axis="y")
-    right.set(title="line: median, diamond: mean", ylabel={"camid": "camera"}.get(by, by))
-    for axes in (left, right):
-        axes.set(xlim=(-0.01, 1.01), xlabel=f"weight of the {label(f'expert:{experts[0]}')}")
+    ink, mean = {"color": INK}, {"marker": "D", "markerfacecolor": PALETTE[1], "markeredgecolor": INK, "markersize": 4}
+    parts = {"boxprops": {"facecolor": PALETTE[9], "edgecolor": INK}, "medianprops": ink | {"linewidth": 1.6},
+             "meanprops": mean, "whiskerprops": ink, "capprops": ink, "flierprops": {"markersize": 1}}  # fmt: skip
+    for axes, group in zip(panels.values(), groups):
+        names = [f"{name} ({len(values)})" for name, values in group]
+        boxes = [values.to_numpy() for _, values in group]
+        axes.boxplot(boxes, positions=range(len(boxes)), orientation="horizontal", widths=0.6, showmeans=True,
+                     patch_artist=True, **parts)  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.grid(False, axis="y")
+    for column, axes in panels.items():
+        axes.set(ylabel={"camid": "camera", "domain": "data set", "color": "colour"}.get(column, column))
+    figure.align_ylabels(list(panels.values()))
+    panels[by[0]].set_title("line: median, diamond: mean (pictures)")
+    for axes in (left, *panels.values()):
+        axes.set(xlim=(-0.01, 1.01))
+    for axes in (left, panels[by[-1]]):
+        axes.set(xlabel=f"weight of the {label(f'expert:{experts[0]}')}")
     return figure
 
 
 # cost
 
 
-def trade_off(table: pd.DataFrame, efficiency: pd.DataFrame | None = None, metric: str = "mAP") -> Figure:
-    """Accuracy over latency, a panel a data set; a marker's area grows with the number of parameters.
+def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
+    """Accuracy over latency and over parameters, a row of panels a data set; the Pareto front is a line.
 
-    table: results or summary. efficiency: rows with the costs, where `table` hasn't got them.
+    The front holds the methods that none beats in accuracy without costing more: filled in its panel, others hollow.
+    Whiskers: the 95 % interval over the seeds. Of variants, only students of other sizes are shown; one whose costs
+    were measured with or without KD only has these, being the same network.
+
+    table: the results, with costs.
     """
-    cost = costs(table if efficiency is None else efficiency)
-    rows = pairs(_rows(table)[lambda t: t["metric"] == metric])
+    kept = ~table["method"].str.contains("/") | table["method"].str.contains("/size=")
+    cost, rows = costs(table[kept]), pairs(summary(table[kept & (table["metric"] == metric)]))
+    for method in rows["method"].unique():
+        size = method.partition("/")[2]
+        twins = [twin for twin in cost.index if size and twin.endswith(f"/{size}")]
+        if method not in cost.index and twins:
+            cost.loc[method] = cost.loc[twins[0]]
     rows = rows[rows["method"].isin(cost.index)]
-    panels = rows["pair"].unique()
-    figure, grid = plt.subplots(len(panels), 1, figsize=(WIDTH, 0.4 + 3.1 * len(panels)), sharex=True, squeeze=False)
-    for axes, panel in zip(grid[:, 0], panels):
-        own = rows[rows["pair"] == panel].set_index("method")["mean"].mul(100).sort_values()
-        x, size = cost["latency_ms"][own.index], cost["parameters"][own.index]
-        colours, area = [_kind(m) for m in own.index], 30 + 500 * size / cost["parameters"].max()
-        axes.scatter(x, own, s=area, c=colours, alpha=0.7, edgecolor=INK, zorder=3)
-        axes.set(title=panel, ylabel=f"{metric} (%)", xscale="log")
-        axes.margins(0.12, 0.15)
-        low, high = axes.get_ylim()
-        for method, height in zip(own.index, _apart((own.to_numpy() - low) / (high - low))):
-            axes.annotate(
-                f"{label(method)} ({_short(size[method])})", (x[method], own[method]), (1.03, height),
-                textcoords="axes fraction", va="center", fontsize=8,
-                arrowprops={"arrowstyle": "-", "color": _kind(method), "lw": 0.8},
-            )  # fmt: skip
-        axes.minorticks_off()
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
-    grid[-1, 0].set_xlabel("latency of one picture (ms); in brackets, and as area: parameters")
+    sets, axis = rows["pair"].unique(), {"latency_ms": "latency of one picture (ms)", "parameters": "parameters"}
+    most = rows.groupby("pair")["method"].nunique().max()
+    size = (WIDTH, 0.4 + len(sets) * max(2.6, 0.7 + 0.17 * most))
+    between = 0.25 + 0.062 * max(len(_short_name(method)) for method in rows["method"])  # inches, for the names
+    widths = [(WIDTH - 0.8 - between) / 2, between, (WIDTH - 0.8 - between) / 2]
+    figure, grid = plt.subplots(len(sets), 3, figsize=size, sharey="row", squeeze=False, width_ratios=widths)
+    for (left, names, right), name in zip(grid, sets):
+        own = rows[rows["pair"] == name].set_index("method").sort_values("mean", kind="stable")
+        mean, low, high = (100 * own[c] for c in ("mean", "low", "high"))
+        for axes, (metric_of_cost, text) in zip((left, right), axis.items()):
+            x = cost[metric_of_cost][own.index]
+            front = _front(x.to_numpy(), mean.to_numpy())
+            best = x[front].sort_values()
+            axes.step(best, mean[best.index], where="post", color=INK, lw=1.2, label="Pareto front", zorder=2)
+            whiskers = np.nan_to_num([mean - low, high - mean])
+            axes.errorbar(x, mean, yerr=whiskers, fmt="none", ecolor=INK, elinewidth=0.6, alpha=0.5, zorder=1)
+            for method, filled in zip(own.index, front):
+                look = {"marker": MARKERS.get(_which(method), "o"), "mec": _kind(method), "mew": 1.4, "ms": 7}
+                face = _kind(method) if filled else "white"
+                axes.plot(x[method], mean[method], ls="", mfc=face, zorder=3, label=method, **look)
+            axes.set(xscale="log", xlabel=text)
+            axes.margins(0.12, 0.1)
+            axes.minorticks_off()
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if x.max() < 20 * x.min() else (1,)))
+            axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+        left.set(ylabel=f"{metric} (%)")
+        right.tick_params(axis="y", left=False)
+        names.set_title(name, pad=12)
+        names.set_axis_off()
+        bottom, top = left.get_ylim()
+        for method, height in zip(own.index, _apart((mean.to_numpy() - bottom) / (top - bottom), len(own) + 1)):
+            _named(names, (left, right), method, height, [cost[c][method] for c in axis], mean[method])
+    said = "Pareto front: no method is both better and cheaper than these, which are filled"
+    figure.legend([grid[0, 0].lines[0]], [said], loc="outside upper center")
     return figure
 
 
-def _apart(heights: np.ndarray) -> np.ndarray:
-    """Sorted heights in [0, 1], moved until labels at them don't overlap."""
-    step, out = 1 / max(14, len(heights)), heights.astype(float)
+def _named(names: plt.Axes, beside: Sequence[plt.Axes], method: str, height: float, x: Sequence[float], y) -> None:
+    """The method's name between two panels, with a line to its point in each."""
+    look = {"ha": "center", "va": "center", "fontsize": 8}
+    text = names.text(0.5, height, _short_name(method), transform=names.transAxes, **look)
+    text.set_in_layout(False)
+    for axes, cost, edge, gap in zip(beside, x, (0, 1), (-2, 2)):
+        line = {"arrowstyle": "-", "color": _kind(method), "lw": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
+        start = {"xytext": (gap, 0), "textcoords": OffsetFrom(text, (edge, 0.5), "points")}
+        axes.annotate("", (cost, y), **start, arrowprops=line).set_in_layout(False)
+
+
+def _short_name(method: str) -> str:
+    return label(method).replace(", size = ", ", ")
+
+
+def _front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """bool [N]: which points no other beats, by a higher value at no higher cost or the same value at a lower one."""
+    beaten = (cost[:, None] >= cost) & (value[:, None] <= value) & ((cost[:, None] > cost) | (value[:, None] < value))
+    return ~beaten.any(axis=1)
+
+
+def _apart(heights: np.ndarray, room: int = 14) -> np.ndarray:
+    """Sorted heights in [0, 1], moved until labels at them don't overlap; there is room for `room` of them or more."""
+    step, out = 1 / max(room, len(heights)), heights.astype(float)
     for _ in range(200):
         push = np.maximum(step - np.diff(out), 0) / 2
         out[:-1] -= push
@@ -368,12 +679,12 @@ def _short(number: float) -> str:
     return f"{number / 1000**power:.3g} {['', 'k', 'M', 'G'][power]}".strip()
 
 
-def efficiency_bars(efficiency: pd.DataFrame) -> Figure:
+def efficiency_bars(efficiency: pd.DataFrame, methods: Sequence[str] | None = None) -> Figure:
     """Parameters, MACs and latency of each method, side by side on log scales.
 
-    efficiency: results, or rows of `profiling.profile`.
+    efficiency: results, or rows of `profiling.profile`. methods: only these; None: all but variants.
     """
-    table = costs(efficiency)
+    table = costs(_chosen(efficiency, methods))
     panels = {"parameters": "parameters", "macs": "MACs per picture", "latency_ms": "latency of one picture (ms)"}
     figure, grid = plt.subplots(1, 3, figsize=(8, 0.8 + 0.27 * len(table)), sharey=True)
     for axes, (metric, name) in zip(grid, panels.items()):

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
@@ -9,13 +10,17 @@ from PIL import Image
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.colors import to_hex  # noqa: E402
+from matplotlib.patches import FancyBboxPatch  # noqa: E402
+from matplotlib.transforms import Bbox  # noqa: E402
 
-from reidlib import figures, results  # noqa: E402
+from reidlib import figures, overview, params, results  # noqa: E402
 from reidlib.data import Dataset  # noqa: E402
 from reidlib.params import EncoderParams  # noqa: E402
 from reidlib.retrieval import EmbeddingSet, evaluate  # noqa: E402
 
 METHODS = ["pixels", "expert:clip", "moe:soft", "student", "student+kd:moe"]
+DEMO = Path(__file__).parent.parent / "params" / "demo.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +45,29 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
+def everything(table) -> pd.DataFrame:
+    """`table` with what a whole study adds: variants, sizes and their costs, other domains, mixed training."""
+    rows = [
+        ("made_up", method, train, test, seed, "mAP", value + 0.01 * seed)
+        for method, train, test, value in (
+            ("student+kd:moe/terms=logit", "vehicles", "vehicles", 0.6),
+            ("student/size=big", "vehicles", "vehicles", 0.95),
+            ("student+kd:moe/size=big", "vehicles", "vehicles", 0.85),
+            ("moe:soft", "vehicles", "people", 0.3), ("moe:soft", "people", "vehicles", 0.2),
+            ("moe:soft", "vehicles+people", "people", 0.65), ("moe:soft", "vehicles+people", "vehicles", 0.6),
+            ("student", "vehicles", "people", 0.25),
+        )
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    rows += [
+        ("made_up", method, "vehicles", "vehicles", 0, metric, value)
+        for method, scale in (("student/size=big", 1.0), ("moe:soft/configuration=paper", 200.0))
+        for metric, value in (("parameters", 5e6 * scale), ("macs", 4e8 * scale), ("latency_ms", 12.0 * scale))
+    ]
+    return pd.concat([table, pd.DataFrame(rows, columns=results.COLUMNS)], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
 def frame(tmp_path_factory) -> pd.DataFrame:
     """Pictures of 4 identities by 3 cameras, 2 each; identity 4 lacks camera 3; and one distractor."""
     folder, rows = tmp_path_factory.mktemp("pictures"), []
@@ -61,6 +89,68 @@ def study(tmp_path) -> SimpleNamespace:
 
 def texts(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
+
+
+def overlaps(boxes) -> list[tuple[int, int]]:
+    """Which of the bounding boxes share more than a hair's breadth."""
+    boxes = [box.padded(-0.5) for box in boxes]
+    return [(i, j) for i, a in enumerate(boxes) for j, b in enumerate(boxes[:i]) if a.overlaps(b)]
+
+
+def studies() -> dict[str, params.StudyParams]:
+    """Params the overview must suit: few experts and many, with and without router, terms and stand-ins."""
+    demo = params.load(DEMO)
+    many = {f"expert{i}": demo.experts["clip"] for i in range(4)}
+    plain = {name: spec.model_copy(update={"stands_in_for": None}) for name, spec in demo.experts.items()}
+    router = {"router": demo.student, "gates": ["soft", "top1", "router"]}
+    kd = {"relational": 0.0, "teacher": "online"}
+    return {
+        "demo": demo,
+        "routed": demo.model_copy(update={"moe": demo.moe.model_copy(update=router)}),
+        "not routed": demo.model_copy(update={"moe": demo.moe.model_copy(update={"router": None})}),
+        "four": demo.model_copy(update={"experts": many}),
+        "paper": demo.model_copy(update={
+            "experts": plain, "distillation": demo.distillation.model_copy(update=kd)
+        }),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", studies())
+def test_the_overview_says_what_the_params_say(name):
+    study = studies()[name]
+    figure = overview.method_overview(study)
+    (axes,) = figure.axes
+    words = texts(axes)
+    together = " ".join(words)
+    for expert, spec in study.experts.items():
+        assert results.label(f"expert:{expert}") in words and spec.encoder.name in words
+        assert (f"stands in for {spec.stands_in_for}" in together) == bool(spec.stands_in_for)
+    assert study.student.encoder.name in words
+    kd = study.distillation
+    assert [term in words for term in params.TERMS] == [kd.logit > 0, kd.embedding > 0, kd.relational > 0]
+    assert f"weight {kd.embedding:g}" in words and f"distillation, teacher {kd.teacher}" in words
+    assert ("router" in words) == (study.moe.router is not None)
+
+
+@pytest.mark.parametrize("name", studies())
+def test_in_the_overview_words_stay_in_their_boxes_and_boxes_apart(name):
+    figure = overview.method_overview(studies()[name])
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    words = [text.get_window_extent() for text in axes.texts]
+    assert not overlaps(words)
+    boxes = [patch.get_window_extent() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+    for text, word in zip(axes.texts, words):
+        assert figure.bbox.x0 <= word.x0 and word.x1 <= figure.bbox.x1
+        inside = [box for box in boxes if box.contains(word.x0 + word.width / 2, word.y0 + word.height / 2)]
+        smallest = min(inside, key=lambda box: box.width * box.height, default=None)
+        fits = smallest is None or (smallest.x0 < word.x0 and word.x1 < smallest.x1 and smallest.y0 < word.y0)
+        assert fits, f"'{text.get_text()}' leaves its box"
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:  # apart, or one in the other
+            joint = Bbox.intersection(a, b)
+            area = joint.width * joint.height if joint else 0
+            assert area < 1 or area > 0.99 * min(a.width * a.height, b.width * b.height)
 
 
 def test_sample_sheet_has_an_identity_a_row_sorted_by_camera(frame):
@@ -90,6 +180,87 @@ def test_accuracy_bars_have_a_panel_a_data_set(table, summarised):
     assert texts(figure.axes[1]) == ["51.0", "61.0", "71.0", "81.0", "91.0"]
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert len(dots) == (0 if summarised else 15)
+
+
+def test_accuracy_bars_leave_variants_and_mixed_training_out_unless_asked(table, everything):
+    for given in (everything, results.summary(everything)):
+        figure = figures.accuracy_bars(given)
+        assert [axes.get_title() for axes in figure.axes] == ["vehicles", "people"]
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [results.label(m) for m in METHODS]
+        assert texts(figure.axes[0]) == ["51.0", "61.0", "71.0", "81.0", "91.0"]
+    some = figures.accuracy_bars(everything, methods=["student", "student/size=big"])
+    assert texts(some.axes[0]) == ["81.0", "96.0"]
+    across = figures.accuracy_bars(everything, across=True, methods=["moe:soft"])
+    assert "vehicles+people → people" in [axes.get_title() for axes in across.axes]
+
+
+@pytest.fixture
+def differences() -> pd.DataFrame:
+    rows = [
+        ("student+kd:moe/terms=logit", -0.05, -0.08, -0.02, "vehicles"),
+        ("student+kd:moe/terms=embedding", 0.01, -0.01, 0.03, "vehicles"),
+        ("student+kd:moe/temperature=1", 0.02, 0.01, 0.03, "vehicles"),
+        ("student+kd:moe/terms=logit", 0.001, np.nan, np.nan, "people"),
+    ]
+    return pd.DataFrame(rows, columns=["method", "mean", "low", "high", "dataset"])
+
+
+def test_ablation_bars_tell_by_their_fill_whether_zero_is_left_out(differences):
+    figure = figures.ablation_bars(differences, "Terms")
+    vehicles, people = figure.axes
+    points = [line for line in vehicles.lines if line.get_marker() == "o"]
+    assert [float(line.get_xdata()[0]) for line in points] == pytest.approx([-5, 1, 2])
+    assert [line.get_markerfacecolor() != "white" for line in points] == [True, False, True]
+    whiskers = [collection.get_segments()[0][:, 0] for collection in vehicles.collections]
+    np.testing.assert_allclose(whiskers, [[-8, -2], [-1, 3], [1, 3]])
+    assert texts(vehicles) == ["−5.0", "+1.0", "+2.0"] and texts(people) == ["+0.1"]
+    assert [line.get_markerfacecolor() for line in people.lines if line.get_marker() == "o"] == ["white"]
+    zero = vehicles.lines[0]
+    assert list(zero.get_xdata()) == [0, 0]
+    names = [label.get_text() for label in vehicles.get_yticklabels()]
+    assert names == ["terms = logit", "terms = embedding", "temperature = 1"]
+    assert "Student + KD from MoE" in vehicles.get_xlabel().replace("\n", " ")
+    between = [line.get_ydata()[0] for line in vehicles.lines if line.get_ydata()[0] == line.get_ydata()[-1] == 1.5]
+    assert len(between) == 1  # terms end, temperatures begin
+
+
+def test_ablation_bars_of_different_methods_name_them_in_full(differences):
+    gates = differences.assign(method=["moe:top1", "moe:uniform", "moe:concat", "moe:top1"])
+    names = [label.get_text() for label in figures.ablation_bars(gates).axes[0].get_yticklabels()]
+    assert names == ["MoE, top-1 gate", "Uniform ensemble", "Concatenation"]
+
+
+def test_cross_domain_heatmap_has_a_map_a_method_on_one_scale(study, everything):
+    figure = figures.cross_domain_heatmap(everything)
+    moe, student, bar = figure.axes
+    assert [moe.get_title(), student.get_title()] == ["MoE, soft gate", "Student"]  # tested across; no variant
+    assert [label.get_text() for label in moe.get_yticklabels()] == ["vehicles", "people", "vehicles\n+ people"]
+    assert [label.get_text() for label in moe.get_xticklabels()] == ["vehicles", "people"]
+    assert texts(moe) == ["71.0", "31.0", "21.0", "71.0", "61.0", "66.0"]
+    assert texts(student) == ["81.0", "26.0", "–", "81.0", "–", "–"]
+    assert moe.collections[0].norm is student.collections[0].norm
+    assert (student.collections[0].norm.vmin, student.collections[0].norm.vmax) == pytest.approx((21, 81))
+    assert bar.get_ylabel() == "mAP (%), bold: trained there"
+    assert [text.get_fontweight() for text in moe.texts] == ["bold", "normal", "normal", "bold", "normal", "normal"]
+    figures.save(study, "cross", figure)  # holds no picture of the data, so it may be published
+    assert (study.results / "figures" / "cross.png").exists()
+    with pytest.raises(ValueError, match="no method was tested on another data set"):
+        figures.cross_domain_heatmap(everything, methods=["pixels"])
+
+
+def test_cross_domain_heatmap_writes_dark_on_light_and_light_on_dark(everything):
+    axes = figures.cross_domain_heatmap(everything).axes[0]
+    mesh = axes.collections[0]
+    for text, value in zip(axes.texts, mesh.get_array().ravel()):
+        back, ink = (np.array(matplotlib.colors.to_rgb(c)) for c in (mesh.cmap(mesh.norm(value)), text.get_color()))
+        assert contrast(back, ink) > 3
+
+
+def contrast(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two sRGB colours, 1 to 21: Web Content Accessibility Guidelines 2.2."""
+    linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in (a, b)]
+    low, high = sorted(float(c @ [0.2126, 0.7152, 0.0722]) for c in linear)
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_cmc_curves_differ_by_more_than_colour():
@@ -134,6 +305,138 @@ def test_retrieval_examples_follow_the_protocol():
             assert np.mean(np.arange(1, matches + 1) / ranks) == pytest.approx(row["ap"])
 
 
+@pytest.fixture
+def compared(frame) -> SimpleNamespace:
+    """A study of 4 queries, one an identity, by camera 1; the student knows 1 and 4, the teacher 1, 2 and 3."""
+    query = frame[(frame["camid"] == 1) & (frame["pid"] > 0)].drop_duplicates("pid")
+    gallery = frame[(frame["camid"] != 1) | (frame["pid"] == 0)]
+    known = {"student": {1, 4}, "moe:soft": {1, 2, 3}}
+    turn = 2 * np.pi / 4
+
+    def embedding_set(method, train, seed, test, part):
+        rows = query if part == "query" else gallery
+        # an unknown identity's query looks like the next identity
+        seen = [pid + (part == "query" and pid not in known[method]) for pid in rows["pid"]]
+        angle = turn * np.array(seen) + 0.01 * np.arange(len(rows)) / len(rows)
+        return EmbeddingSet(np.stack([np.cos(angle), np.sin(angle)], 1), rows["pid"], rows["camid"])
+
+    return SimpleNamespace(
+        embedding_set=embedding_set,
+        evaluate=lambda method, train, seed: evaluate(
+            *(embedding_set(method, train, seed, None, part) for part in ("query", "gallery"))
+        ),
+        dataset=lambda name: SimpleNamespace(query=query, gallery=gallery),
+    )
+
+
+def test_comparison_lists_hold_queries_that_only_the_teacher_knows(compared):
+    found = figures.comparison_lists(compared, "student", "moe:soft", "people", 0, rows=4, k=3)
+    assert set(found.query["pid"]) == {2, 3} and (found.found, found.reverse, found.queries) == (2, 1, 4)
+    (_, student, worse), (_, teacher, better) = found.lists.values()
+    assert not student[:, 0].any() and teacher[:, 0].all() and (better > worse).all() and (np.diff(worse) >= 0).all()
+    for order, correct, _ in found.lists.values():
+        listed = found.gallery["pid"].to_numpy()[order]
+        np.testing.assert_array_equal(listed == found.query["pid"].to_numpy()[:, None], correct)
+    assert len(figures.comparison_lists(compared, "student", "moe:soft", "people", 0, rows=1).query) == 1
+
+
+def test_comparison_lists_are_those_of_a_plain_search():
+    rng = np.random.default_rng(1)
+    gallery = pd.DataFrame({"pid": rng.integers(-1, 6, 80), "camid": rng.integers(1, 4, 80)})
+    query = pd.DataFrame({"pid": rng.integers(1, 6, 60), "camid": rng.integers(1, 4, 60)})
+    centres, frames = rng.normal(size=(8, 4)), {"query": query, "gallery": gallery}
+    sets = {
+        method: {part: EmbeddingSet(centres[f["pid"]] + rng.normal(size=(len(f), 4)), f["pid"], f["camid"])
+                 for part, f in frames.items()} for method in ("student", "moe:soft")
+    }  # fmt: skip
+    study = SimpleNamespace(
+        embedding_set=lambda method, train, seed, test, part: sets[method][part],
+        evaluate=lambda method, train, seed: evaluate(sets[method]["query"], sets[method]["gallery"]),
+        dataset=lambda name: SimpleNamespace(**frames),
+    )
+    right = {}
+    for method, own in sets.items():
+        unit = {part: x.features / x.features.norm(dim=1, keepdim=True) for part, x in own.items()}
+        near = (unit["query"] @ unit["gallery"].T).numpy()
+        for i, (pid, camid) in enumerate(query[["pid", "camid"]].to_numpy()):
+            listed = (gallery["pid"] != -1) & ~((gallery["pid"] == pid) & (gallery["camid"] == camid))
+            best = np.argmax(np.where(listed, near[i], -2))
+            right[method, i] = gallery["pid"][best] == pid
+    such = [i for i in range(60) if right["moe:soft", i] and not right["student", i]]
+    reverse = [i for i in range(60) if right["student", i] and not right["moe:soft", i]]
+    found = figures.comparison_lists(study, "student", "moe:soft", "people", 0, rows=99)
+    assert (found.found, found.reverse, found.queries) == (len(such), len(reverse), 60) and such and reverse
+    assert sorted(map(tuple, found.query.to_numpy())) == sorted(map(tuple, query.iloc[such].to_numpy()))
+
+
+def test_paired_lists_show_both_methods_beside_a_query(compared):
+    figure = figures.paired_lists(figures.comparison_lists(compared, "student", "moe:soft", "people", 0, k=3))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles.count("query") == 2 and len(titles) == 2 * (1 + 2 * 3)
+    ranks = [title for title in titles if title != "query"]
+    assert [title[2] for title in ranks[::3]] == ["✗", "✓", "✗", "✓"]  # first answers: student, teacher, twice
+    lists = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert [text.split("\n")[0] for text in lists] == ["Student", "MoE, soft gate"] * 2
+    said = figure.get_suptitle().replace("\n", " ")
+    assert "wrong by “Student”, right by “MoE, soft gate”: 2 of 4 queries" in said and "other way round: 1" in said
+
+
+def test_paired_lists_say_so_where_there_is_no_such_query(compared):
+    def perfect(method, train, seed, test, part):
+        rows = getattr(compared.dataset(train), part)
+        return EmbeddingSet(np.eye(5)[rows["pid"]], rows["pid"], rows["camid"])
+
+    compared.embedding_set = perfect
+    found = figures.comparison_lists(compared, "student", "moe:soft", "people", 0)
+    (axes,) = figures.paired_lists(found).axes
+    assert "0 of 4 queries" in texts(axes)[0].replace("\n", " ") and not axes.images
+
+
+def clouds(spread: float, seed: int = 0) -> EmbeddingSet:
+    """6 pictures of each of 15 identities around a direction of their own, 9 distractors and 9 junk, and one alone."""
+    pid = np.array([*np.repeat(np.arange(1, 16), 6), *[0] * 9, *[-1] * 9, 99])
+    rng = np.random.default_rng(seed)
+    features = np.eye(120)[pid] + spread * rng.normal(size=(len(pid), 120))
+    return EmbeddingSet(features, pid, np.arange(len(pid)) % 4)
+
+
+def test_embedding_map_shows_the_same_identities_by_colour_and_shape():
+    figure = figures.embedding_map({"student": clouds(0.02), "moe:soft": clouds(0.02, seed=1)}, ids=12)
+    shown = []
+    for axes in figure.axes:
+        assert [len(points.get_offsets()) for points in axes.collections] == [6] * 12
+        shown.append([points.get_label() for points in axes.collections])
+        looks = {(to_hex(p.get_facecolor()[0]), p.get_paths()[0].vertices.tobytes()) for p in axes.collections}
+        assert len(looks) == 12 and len({shape for _, shape in looks}) == 12  # told apart without colour too
+    assert shown[0] == shown[1] and not {"pid 0", "pid -1", "pid 99"} & set(shown[0])
+    assert [axes.get_title() for axes in figure.axes] == ["Student", "MoE, soft gate"]
+    (all_of_them,) = figures.embedding_map({"student": clouds(0.02)}, ids=99).axes
+    assert {points.get_label() for points in all_of_them.collections} == {f"pid {pid}" for pid in range(1, 16)}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == shown[0]
+
+
+def test_embedding_map_keeps_together_what_is_together_and_is_the_same_each_time():
+    places = []
+    for _ in range(2):
+        (axes,) = figures.embedding_map({"student": clouds(0.02)}, ids=5).axes
+        places.append(np.stack([points.get_offsets() for points in axes.collections]))
+    np.testing.assert_array_equal(*places)
+    centres = places[0].mean(1)
+    own = np.linalg.norm(places[0] - centres[:, None], axis=2).max()
+    apart = np.linalg.norm(centres[:, None] - centres, axis=2)[~np.eye(5, dtype=bool)].min()
+    assert own < apart
+
+
+def test_embedding_map_refuses_what_cannot_be_compared():
+    other = clouds(0.02)
+    other = EmbeddingSet(other.features, other.pid[::-1].copy(), other.camid)
+    with pytest.raises(ValueError, match="moe:soft: other pictures than student"):
+        figures.embedding_map({"student": clouds(0.02), "moe:soft": other})
+    with pytest.raises(ValueError, match="at least 2 identities"):
+        figures.embedding_map({"student": EmbeddingSet(np.eye(3), [0, 1, 1], [0, 0, 1])})
+
+
 def test_training_curves_have_a_panel_a_term():
     plain = pd.DataFrame({"epoch": [1, 2], "loss": [3.0, 2.0], "identity": [2.0, 1.0], "triplet": [1.0, 1.0]})
     figure = figures.training_curves({"a": plain, "b": plain.assign(logit=1.0)})
@@ -148,19 +451,66 @@ def test_gate_weights_by_group():
     weights = pd.DataFrame({"camid": [1, 1, 2, 2], "clip": [0.2, 0.4, 1.0, 1.0], "align": [0.8, 0.6, 0.0, 0.0]})
     figure = figures.gate_weights(weights, ["clip", "align"])
     assert sum(bar.get_height() for bar in figure.axes[0].patches) == 4
-    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["1", "2"]
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["1 (2)", "2 (2)"]
     with pytest.raises(ValueError, match="no column 'type'; group by one of camid"):
         figures.gate_weights(weights, ["clip", "align"], by="type")
 
 
-def test_trade_off_labels_every_method_with_a_cost(table):
-    figure = figures.trade_off(table)
-    assert len(figure.axes) == 2
-    assert sorted(texts(figure.axes[0])) == sorted(
-        ["CLIP expert (400 k)", "MoE, soft gate (800 k)", "Student (1.2 M)", "Student + KD from MoE (1.6 M)"]
-    )
-    given = figures.trade_off(results.summary(table), table[table["metric"].isin(["parameters", "latency_ms"])])
-    assert texts(given.axes[0]) == texts(figure.axes[0])
+@pytest.mark.filterwarnings("error")  # such as of what the next release of a library drops
+def test_gate_weights_by_several_columns():
+    weights = pd.DataFrame({
+        "camid": [3, 1, 20, 1], "type": ["van", "sedan", None, "van"], "domain": ["vehicles"] * 3 + ["people"],
+        "clip": [0.1, 0.2, 0.3, 0.9], "align": [0.9, 0.8, 0.7, 0.1],
+    })  # fmt: skip
+    figure = figures.gate_weights(weights, ["clip", "align"], by=["camid", "type", "domain"])
+    _, cameras, types, domains = figure.axes
+    groups = [[label.get_text() for label in axes.get_yticklabels()] for axes in (cameras, types, domains)]
+    assert groups == [["1 (2)", "3 (1)", "20 (1)"], ["sedan (1)", "van (2)"], ["people (1)", "vehicles (3)"]]
+    assert [axes.get_ylabel() for axes in (cameras, types, domains)] == ["camera", "type", "data set"]
+    means = sorted(float(line.get_xdata()[0]) for line in domains.lines if line.get_marker() == "D")
+    assert means == pytest.approx([0.2, 0.9])
+    assert domains.get_xlabel() == "weight of the CLIP expert" and not cameras.get_xlabel()
+
+
+def test_pareto_front_is_what_nothing_beats():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        cost, value = rng.integers(0, 6, (2, 12)).astype(float)  # with ties
+        beaten = [
+            any((cost[j] <= cost[i] and value[j] >= value[i]) and (cost[j] < cost[i] or value[j] > value[i])
+                for j in range(12)) for i in range(12)
+        ]  # fmt: skip
+        np.testing.assert_array_equal(figures._front(cost, value), ~np.array(beaten))
+
+
+def test_pareto_shows_methods_with_costs_and_students_of_other_sizes(everything):
+    figure = figures.pareto(everything)
+    latency, names, parameters = figure.axes[:3]
+    shown = [*METHODS[1:], "student/size=big", "student+kd:moe/size=big"]  # no pixels, no terms, not the paper's sizes
+    named = [*map(results.label, METHODS[1:]), "Student, big", "Student + KD from MoE, big"]
+    assert sorted(texts(names)) == sorted(named)
+    for axes in (latency, parameters):
+        points = {line.get_label(): line for line in axes.lines if line.get_label() in shown}
+        assert set(points) == set(shown)
+        filled = {m for m, line in points.items() if line.get_markerfacecolor() != "white"}
+        assert filled == {"expert:clip", "moe:soft", "student", "student+kd:moe", "student/size=big"}
+        assert to_hex(points["moe:soft"].get_markerfacecolor()) == figures.KINDS["moe"]
+        front = axes.lines[0]
+        assert front.get_label() == "Pareto front" and front.get_drawstyle() == "steps-post"
+        np.testing.assert_allclose(front.get_ydata(), [61, 71, 81, 91, 96])
+        assert (np.diff(front.get_xdata()) > 0).all()
+    twin = {line.get_label(): line.get_xdata()[0] for line in latency.lines}
+    assert twin["student+kd:moe/size=big"] == twin["student/size=big"] == 12  # one network, measured once
+
+
+def test_pareto_labels_do_not_overlap(everything):
+    figure = figures.pareto(everything)
+    figure.draw_without_rendering()
+    for left, names, right in np.array(figure.axes).reshape(-1, 3):
+        words = [text.get_window_extent() for text in names.texts]
+        assert len(words) >= 4 and not overlaps(words)
+        for word in words:  # nor reach into the panels
+            assert left.get_window_extent().x1 < word.x0 and word.x1 < right.get_window_extent().x0
 
 
 def test_labels_are_moved_apart_and_stay_in_order():
@@ -172,6 +522,12 @@ def test_efficiency_bars_print_every_value(table):
     figure = figures.efficiency_bars(table)
     assert [texts(axes)[0] for axes in figure.axes] == ["400 k", "30 M", "2"]
     assert all(axes.get_xscale() == "log" for axes in figure.axes)
+
+
+def test_efficiency_bars_leave_variants_out_unless_asked(table, everything):
+    assert texts(figures.efficiency_bars(everything).axes[0]) == texts(figures.efficiency_bars(table).axes[0])
+    paper = figures.efficiency_bars(everything, methods=["moe:soft/configuration=paper"])
+    assert texts(paper.axes[0]) == ["1 G"]
 
 
 def test_captioned_sheet():
