@@ -1,0 +1,204 @@
+"""What people read of a study: results/<study>/README.md, which GitHub shows, and a static site with the notebooks too.
+
+Both are made of what lies in results/<study>/ and the params file's words; nothing is computed here.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+
+if TYPE_CHECKING:  # a study's params and folders are all this needs: nothing that trains is loaded
+    from reidlib.study import Study
+
+SETTINGS = Path(__file__).parents[1] / "report"  # Sphinx's
+TABLES = {  # by file name, in the order on the page; others follow
+    "main": "Accuracy",
+    "efficiency": "Efficiency",
+    "efficiency_paper": "Efficiency in the paper's configuration",
+    "ablation_grid": "Ablation: experts, mixture, distillation",
+    "ablation_gates": "Ablation: gates",
+    "ablation_kd": "Ablation: terms of distillation",
+    "ablation_sizes": "Ablation: sizes of the student",
+    "cross_domain": "Across domains",
+}
+FIGURES = {  # by how their names begin, in the order on the page; others follow
+    "The method": ("overview", "method"),
+    "Accuracy of every method": ("accuracy",),
+    "Accuracy against cost": ("trade_off", "pareto"),
+    "Cost": ("efficiency",),
+    "Ablations": ("ablation",),
+    "Across domains": ("cross_domain",),
+    "CMC": ("cmc",),
+    "The Mixture-of-Experts beside its experts": ("moe",),
+    "What the gate learnt": ("gate",),
+    "Students beside their teachers": ("students",),
+    "Maps of the embeddings": ("embedding",),
+    "What the student finds, from the worst query to the best": ("ranked-student",),
+    "Where the student errs and its teacher does not": ("errs",),
+    "What the experts find": ("ranked",),
+    "Training": ("training", "pretraining", "captions"),
+    "The data": ("samples", "dataset_statistics"),
+    "Other figures": ("",),
+}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+TAGS = {"parameters": "remove-cell", "injected-parameters": "hide-cell"}  # defaults, and what the study gave instead
+LONG_CELL = re.compile(r"<(t[dh])([^>]*)>(?=[^<]{40})")  # of a notebook's table; other cells stay on one line
+WRAPPED = r'<\1\2 style="white-space: normal; min-width: 16rem">'
+VERDICTS = {"holds": "🟢", "does not hold": "🔴", "not measured": "⚪"}  # signs, for GitHub shows no coloured text
+
+
+def write_readme(study: "Study") -> Path:
+    """results/<study>/README.md: claims, tables and figures on one page, and what they come from. Returns its path."""
+    folder = study.results
+    # the report's own notebook writes this page, so its executed copy comes later
+    notebooks = [file for file in _notebooks(folder) if file.stem != "08_report"]
+    links = "\n".join(f"* [{file.stem}](notebooks/{file.name})" for file in notebooks)
+    lines = [*_front(study, lambda verdict: f"{VERDICTS[verdict]} {verdict}", ".png"),
+             *["## The executed notebooks", links] * bool(links),
+             "## Where it comes from", *_provenance(folder)]  # fmt: skip
+    path = folder / "README.md"
+    path.write_text("\n\n".join(lines) + "\n")
+    return path
+
+
+def write_site(study: "Study") -> Path:
+    """results/<study>/report/: a static site of the same, with a page for each notebook. Returns its index.html.
+
+    Raises RuntimeError where Sphinx has anything to complain of; the former site stays then.
+    """
+    from sphinx.cmd.build import build_main  # here, for it takes a second and write_readme needs none of it
+
+    folder, site = study.results, study.results / "report"
+    with tempfile.TemporaryDirectory() as scratch:
+        source, html = Path(scratch) / "source", Path(scratch) / "html"
+        (source / "notebooks").mkdir(parents=True)
+        if (folder / "figures").is_dir():
+            shutil.copytree(folder / "figures", source / "figures")
+        notebooks = _notebooks(folder)
+        for file in notebooks:
+            nbformat.write(_for_readers(file), source / "notebooks" / file.name)
+        pages = [f"notebooks/{file.stem}" for file in notebooks] + ["provenance"]
+        menu = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
+        verdict = lambda word: f"[{word}]{{.verdict .{word.replace(' ', '-')}}}"  # noqa: E731
+        (source / "index.md").write_text("\n\n".join([*_front(study, verdict, ".svg"), menu]))
+        (source / "provenance.md").write_text("\n\n".join(["# Where it comes from", *_provenance(folder)]))
+        words = [f"-D{key}={study.params.title}" for key in ("project", "html_title")]
+        kept = ["-d", f"{scratch}/doctrees", "-c", str(SETTINGS)]
+        if build_main(["-q", "-W", "--keep-going", *words, *kept, str(source), str(html)]):
+            raise RuntimeError(f"{site} was not rebuilt; see above what Sphinx says")
+        shutil.rmtree(site, ignore_errors=True)
+        shutil.copytree(html, site, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))
+    return site / "index.html"
+
+
+def _front(study: "Study", verdict: Callable[[str], str], kind: str) -> list[str]:
+    """The front page's paragraphs, in Markdown. verdict: how one is written; kind: the figures' suffix."""
+    folder, note = study.results, study.params.note or ""
+    experts = study.params.experts.items()
+    stand_ins = [(name, e.encoder.name, e.stands_in_for) for name, e in experts if e.stands_in_for]
+    lines = [f"# {study.params.title}", note]
+    if stand_ins:
+        lines += ["## What stands in for what", _table(stand_ins, ["expert", "encoder", "stands in for"])]
+    if (folder / "claims.csv").is_file():
+        lines += ["## The paper's claims", *_claims(folder / "claims.csv", verdict)]
+    tables = {file.stem: file.read_text() for file in sorted((folder / "tables").glob("*.md"))}
+    lines += ["## Tables"] * bool(tables)
+    for name in sorted(tables, key=lambda name: list(TABLES).index(name) if name in TABLES else len(TABLES)):
+        # the note stands under every table, for whoever takes one elsewhere; here once is enough
+        lines += [f"### {TABLES.get(name, name)}", tables[name].replace(f" {note}\n", "\n").strip()]
+    figures = sorted((folder / "figures").glob(f"*{kind}"))
+    lines += ["## Figures"] * bool(figures)
+    for heading, begins in FIGURES.items():
+        own = [file for file in figures if file.stem.startswith(begins)]
+        lines += [f"### {heading}"] * bool(own) + [f"![{file.stem}](figures/{file.name})" for file in own]
+        figures = [file for file in figures if file not in own]
+    return lines
+
+
+def _claims(file: Path, verdict: Callable[[str], str]) -> list[str]:
+    """How often each verdict was given, and the ledger."""
+    claims = pd.read_csv(file, keep_default_na=False, dtype=str)
+    given = claims["verdict"].value_counts()
+    rows = [
+        (verdict(c["verdict"]), c["claim"], c["paper"],
+         _number(c["measured"]) + (f" ({_number(c['low'])} to {_number(c['high'])})" if c["low"] else ""), c["basis"])
+        for _, c in claims.iterrows()
+    ]  # fmt: skip
+    return [
+        "Verdicts: " + ", ".join(f"*{word}* {given[word]}" for word in VERDICTS if word in given) + ".",
+        _table(rows, ["verdict", "claim", "paper", "measured (95 % interval)", "basis"]),
+    ]
+
+
+def _number(text: str) -> str:
+    return f"{float(text):.2f}".replace("-", "−") if text else ""
+
+
+def _provenance(folder: Path) -> list[str]:
+    """provenance.json: its plain facts in one table, then each collection of records in it, folded."""
+    file = folder / "provenance.json"
+    if not file.is_file():
+        return ["There is no provenance.json: run the study to its end."]
+    facts, collections = [], []
+    for key, value in json.loads(file.read_text()).items():
+        if not (isinstance(value, dict) and value and all(isinstance(record, dict) for record in value.values())):
+            facts.append((key, _plain(value)))
+            continue
+        texts = pd.DataFrame({name: {k: _plain(v) for k, v in record.items()} for name, record in value.items()})
+        texts = texts.fillna("")
+        texts = texts.T if len(value) > 2 else texts  # many records: a row each; one or two: a column each
+        table = _table(texts.reset_index().to_numpy(), ["", *texts])
+        collections += [f"<details><summary>{key}: {len(value)}</summary>", table, "</details>"]
+    return [_table(facts, ["", "value"]), *collections]
+
+
+def _plain(value) -> str:
+    """A value of a JSON file as people write it; of a long list the beginning."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value[:6])) + (f", … ({len(value)})" if len(value) > 6 else "")
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no"}.get(value, "")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> str:
+    """A Markdown table; not padded, so that a change shows as one changed line."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *cells])
+
+
+def _notebooks(folder: Path) -> list[Path]:
+    return sorted((folder / "notebooks").glob("*.ipynb"))
+
+
+def _for_readers(file: Path) -> NotebookNode:
+    """An executed notebook without progress bars, warnings, widgets; its title says what it was run for."""
+    notebook = nbformat.read(file, as_version=4)
+    notebook.metadata.pop("widgets", None)  # they need a kernel, or scripts from a network
+    which = file.stem.partition("-")[2]
+    if which and notebook.cells and notebook.cells[0].source.startswith("# "):
+        title, line, rest = notebook.cells[0].source.partition("\n")
+        notebook.cells[0].source = f"{title}: {which}{line}{rest}"
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata["tags"] = [TAGS.get(tag, tag) for tag in tags]
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _noise(output)]
+            for data in (output["data"] for output in cell.outputs if "text/html" in output.get("data", {})):
+                data["text/html"] = LONG_CELL.sub(WRAPPED, data["text/html"])
+    return notebook
+
+
+def _noise(output: NotebookNode) -> bool:
+    """Whether an output is a progress bar, a warning or a widget."""
+    return output.get("name") == "stderr" or WIDGET in output.get("data", {})
