@@ -20,6 +20,7 @@ LIBRARY = sorted(str(path) for path in Path("reidlib").rglob("*.py"))
 # networks are small next to what a core does at once: independent notebooks side by side beat one with all cores
 EXPERT_THREADS = max(1, workflow.cores // len(PARAMS.experts))
 DATASET_THREADS = max(1, workflow.cores // len(PARAMS.datasets))
+HALF = max(1, workflow.cores // 2)
 
 wildcard_constraints:
     expert="|".join(PARAMS.experts),
@@ -86,9 +87,32 @@ rule distillation:
         run("-p dataset {wildcards.dataset}")
 
 
-rule efficiency:
+rule ablations:
+    input:
+        expand(rules.distillation.output, dataset=PARAMS.ablations.datasets if PARAMS.ablations else PARAMS.datasets),
+        notebook="notebooks/05_ablations.ipynb",
+    output:
+        f"{DONE}/05_ablations.ipynb",
+    threads: HALF if PARAMS.mixed else workflow.cores
+    shell:
+        run()
+
+
+rule cross_domain:
     input:
         expand(rules.distillation.output, dataset=PARAMS.datasets),
+        notebook="notebooks/06_cross_domain.ipynb",
+    output:
+        f"{DONE}/06_cross_domain.ipynb",
+    threads: HALF
+    shell:
+        run()
+
+
+rule efficiency:
+    input:
+        rules.ablations.output,
+        rules.cross_domain.output,
         notebook="notebooks/07_efficiency.ipynb",
     output:
         f"{DONE}/07_efficiency.ipynb",
@@ -97,9 +121,20 @@ rule efficiency:
         run()
 
 
-rule report:
+rule results:
     input:
         rules.efficiency.output,
+        script="scripts/gather.py",
+    output:
+        f"results/{STUDY}/results.csv",
+    threads: workflow.cores
+    shell:
+        sys.executable + " {input.script} params/" + STUDY + ".yaml"
+
+
+rule report:
+    input:
+        rules.results.output,
         notebook="notebooks/08_report.ipynb",
     output:
         f"{DONE}/08_report.ipynb",

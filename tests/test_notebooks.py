@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -31,3 +32,16 @@ def test_tables_in_the_readme_are_those_of_the_results():
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if "±" in line and line.startswith("|")]
     assert rows, "README shows no table of results"
     assert [row for row in rows if row not in known] == []
+
+
+def test_verdicts_in_the_readme_are_those_of_the_ledgers():
+    known = {"not measured"}
+    for file in (ROOT / "results").glob("*/claims.csv"):
+        for claim in pd.read_csv(file).dropna(subset="measured").itertuples():
+            interval = "" if pd.isna(claim.low) else f" ({claim.low:.1f} to {claim.high:.1f})"
+            verdict = {"holds": "**holds**"}.get(claim.verdict, claim.verdict)
+            known.add(f"{claim.measured:.1f}{interval}, {verdict}")
+    cells = [c.strip() for line in (ROOT / "README.md").read_text().splitlines() for c in line.split("|")[2:-1]]
+    shown = [cell for cell in cells if cell.endswith(("hold", "holds**", "not measured"))]
+    assert len(shown) > 10, "README shows no verdicts"
+    assert [cell for cell in shown if cell not in known] == []
