@@ -1,0 +1,155 @@
+"""Pictures per second in training, in the paper's configuration with random weights; and what the teacher costs."""
+
+import contextlib
+import copy
+import dataclasses
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from benchmarks import peers
+from benchmarks.timing import in_turns, rows
+from reidlib import losses
+from reidlib.models import Embedder, Fusion, MixtureOfExperts
+from reidlib.params import Recipe
+from reidlib.study import Study, open_study
+from reidlib.training import FeatureBatches, Machine, OnlineTeacher, PictureBatches, TeacherCache, train
+
+IDENTITIES = 751  # Market-1501's
+STEPS = 2  # of each timed run
+SIZES, ON_GPU, QUICK = {4: 3, 8: 3}, {16: 7, 64: 7}, {4: 1}  # pictures a batch: runs
+SIZES_TEACHER = {8: 3, 16: 3}  # nothing is trained but the student
+K = 4  # pictures of an identity in a batch, at most
+
+
+def configuration(quick: bool = False) -> Study:
+    """params/paper.yaml on Market-1501 alone; or the smallest study's first data set."""
+    study = open_study("params/smoke.yaml" if quick else "params/paper.yaml")
+    name = next(iter(study.params.datasets)) if quick else "market1501"
+    alone = study.params.model_copy(update={"datasets": {name: study.params.datasets[name]}})
+    return dataclasses.replace(study, params=alone)
+
+
+def sizes(machine: Machine, quick: bool, on_cpu: dict[int, int]) -> dict[int, int]:
+    return QUICK if quick else ON_GPU if machine.torch_device().type == "cuda" else on_cpu
+
+
+def pictures(study: Study, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise in the place of pictures, uint8 [STEPS x batch, 3, h, w], and its labels, K of each identity or all two."""
+    size = study.size(next(iter(study.params.datasets)))
+    noise = np.random.default_rng(0).integers(0, 256, (STEPS * batch, 3, *size), dtype=np.uint8)
+    return noise, np.repeat(np.arange(STEPS * batch // per_identity(batch)), per_identity(batch))
+
+
+def per_identity(batch: int) -> int:
+    return K if batch >= 4 * K else 2
+
+
+def of_batch(recipe: Recipe, batch: int) -> Recipe:
+    return recipe.model_copy(update={"p": batch // per_identity(batch), "k": per_identity(batch)})
+
+
+def steps(model: nn.Module, batches, objective: Callable, recipe: Recipe, machine: Machine) -> None:
+    """One epoch of `reidlib.training.train`, which is STEPS steps here."""
+    keep = recipe.model_dump(include={"lr", "weight_decay", "layer_decay"})
+    once = {"epochs": 1, "warmup": 0.0}  # and so no checkpoint
+    train(model, Path("unused"), batches=batches, objective=objective, machine=machine, **once, **keep)
+
+
+def input_alone(batches: PictureBatches, device) -> None:
+    for _ in batches.epoch(0, device):
+        pass
+
+
+class AsTheirs(nn.Module):
+    """An Embedder as torchreid's engine wants it: normalised float pictures [B, 3, h, w] -> logits, feature."""
+
+    def __init__(self, model: Embedder):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        feature = self.model.encoder.network(images)
+        return self.model.neck(feature)[1], feature
+
+
+def torchreid_steps(model: Embedder, batch: int, size: tuple[int, int], device: torch.device):
+    """torchreid's name and STEPS steps of its triplet engine on batches that are ready; None where it is missing."""
+    if (peer := peers.found("torchreid", "torchreid")) is None:
+        return None
+    pids = torch.arange(IDENTITIES).repeat_interleave(per_identity(batch))[:batch]
+    ready = [{"img": torch.randn(batch, 3, *size), "pid": pids} for _ in range(STEPS)]
+    data = SimpleNamespace(train_loader=ready, test_loader=None, num_train_pids=IDENTITIES)
+    theirs = AsTheirs(model).to(device)
+    with contextlib.redirect_stdout(io.StringIO()):
+        optimizer = peer[1].optim.build_optimizer(theirs)
+        engine = peer[1].engine.ImageTripletEngine(data, theirs, optimizer, use_gpu=device.type == "cuda")
+    engine.epoch, engine.max_epoch = 0, 1
+    return f"torchreid {peer[0]}", engine.train
+
+
+def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
+    """Rows of every batch size: experts, gate and student in both precisions, and the student's input by itself."""
+    study, table = configuration(quick), []
+    params, device = study.params, machine.torch_device()
+    for batch, runs in sizes(machine, quick, SIZES).items():
+        pixels, labels = pictures(study, batch)
+        models = study.untrained(pixels[:2])
+        trained = {f"expert:{name}": expert.recipe for name, expert in params.experts.items()}
+        calls: dict[str, Callable[[], object]] = {}
+        for precision in ("no", "bf16"):
+            how = dataclasses.replace(machine, precision=precision)
+            said = {"no": "float32"}.get(precision, precision)
+            for name, recipe in (trained | {"student": params.student.recipe}).items():
+                recipe = of_batch(recipe, batch)
+                model = Embedder(copy.deepcopy(models[name].encoder), IDENTITIES)
+                objective = partial(losses.reid_loss, recipe=recipe)
+                batches = PictureBatches(pixels, labels, recipe, seed=0)
+                calls[f"{name}, {said}"] = partial(steps, model, batches, objective, recipe, how)
+        recipe = of_batch(params.moe.recipe, batch)
+        dims = [models[f"expert:{name}"].dim for name in params.experts]
+        gate = Fusion(dims, params.moe.width, IDENTITIES, "soft")
+        features = [np.random.default_rng(0).standard_normal((len(labels), 2, dim), np.float32) for dim in dims]
+        objective = partial(losses.moe_loss, recipe=recipe, balance=params.moe.balance.get("soft", 0.0))
+        batches = FeatureBatches(features, labels, recipe, seed=0)
+        calls["gate, float32"] = partial(steps, gate, batches, objective, recipe, machine)
+        batches = PictureBatches(pixels, labels, of_batch(params.student.recipe, batch), seed=0)
+        calls["the student's input alone"] = partial(input_alone, batches, device)
+        student = Embedder(copy.deepcopy(models["student"].encoder), IDENTITIES)
+        if (peer := torchreid_steps(student, batch, pixels.shape[2:], device)) is not None:
+            calls[f"student, float32, {peer[0]}'s engine"] = peer[1]
+        seconds, _ = in_turns(calls, runs, machine)
+        table.append(rows("training", str(batch), seconds, machine, items=dict.fromkeys(calls, STEPS * batch)))
+    return pd.concat(table, ignore_index=True)
+
+
+def run_teacher(machine: Machine, quick: bool = False) -> pd.DataFrame:
+    """Rows of every batch size: the student's distillation from the Mixture-of-Experts, cached and online."""
+    study, table, rng = configuration(quick), [], np.random.default_rng(0)
+    params, device = study.params, machine.torch_device()
+    for batch, runs in sizes(machine, quick, SIZES_TEACHER).items():
+        pixels, labels = pictures(study, batch)
+        models = study.untrained(pixels[:2])
+        experts = [models[f"expert:{name}"] for name in params.experts]
+        fusion = Fusion([expert.dim for expert in experts], params.moe.width, IDENTITIES, "soft")
+        moe, recipe = MixtureOfExperts(experts, fusion).eval().to(device), of_batch(params.student.recipe, batch)
+        said = [rng.standard_normal((len(labels), 2, width), np.float32) for width in (moe.dim, IDENTITIES)]
+        objective = partial(losses.distillation_loss, recipe=recipe, kd=params.distillation)
+        calls = {}
+        for precision in ("no", "bf16"):
+            how = dataclasses.replace(machine, precision=precision)
+            for name, teacher in (("cached", TeacherCache(*said)), ("online", OnlineTeacher(moe, precision))):
+                student = Embedder(copy.deepcopy(models["student"].encoder), IDENTITIES, moe.dim)
+                batches = PictureBatches(pixels, labels, recipe, seed=0, teacher=teacher)
+                name = f"{name} teacher, {'float32' if precision == 'no' else precision}"
+                calls[name] = partial(steps, student, batches, objective, recipe, how)
+        seconds, _ = in_turns(calls, runs, machine)
+        table.append(rows("teacher", str(batch), seconds, machine, items=dict.fromkeys(calls, STEPS * batch)))
+    return pd.concat(table, ignore_index=True)

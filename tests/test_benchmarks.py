@@ -1,0 +1,53 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from benchmarks import loading, page, peers, retrieval, timing
+from reidlib.training import Machine
+
+SETS = retrieval.draw("30x200x16")
+
+
+def test_peers_rank_as_reidlib_does():
+    expected = retrieval.our_evaluation(SETS)
+    assert 0.1 < expected < 0.9
+    for rank in [*peers.rankings().values(), peers.sorted_ranking]:
+        assert retrieval.ranked(SETS, rank) == pytest.approx(expected, abs=1e-6)
+
+
+def test_peers_rerank_as_reidlib_does():
+    dense = peers.dense_rerank(*peers._distances(SETS.query, SETS.gallery))
+    for distances in [dense, *(rerank(SETS.query, SETS.gallery) for rerank in peers.rerankings().values())]:
+        np.testing.assert_allclose(distances, retrieval.our_rerank(SETS), rtol=0, atol=1e-4)
+
+
+def test_torchreids_transforms():
+    picture = Image.fromarray(np.full((128, 64, 3), 255, np.uint8))
+    for names in (loading.FLIP, loading.ALL):
+        batch = loading.augmented(names)(picture)
+        assert batch.shape == (3, *loading.SIZE)
+        white = [(1 - mean) / std for mean, std in zip(loading.MEAN, loading.STD)]
+        np.testing.assert_allclose(batch[:, 0, 0] if names == loading.FLIP else batch.amax((1, 2)), white, rtol=1e-4)
+
+
+@pytest.mark.skipif(not retrieval.CAN_RESET.exists(), reason="an earlier peak may hide the call's")
+def test_memory_beyond_the_inputs():
+    held = np.zeros(2_000_000)
+    seconds, megabytes = retrieval.measure(lambda: np.ones_like(held).sum(), lambda: None)
+    assert seconds > 0 and megabytes == pytest.approx(16, abs=4)
+
+
+def test_tables_become_a_page(tmp_path):
+    for name in ("evaluation", "reranking"):
+        table = timing.beside_peers(name, Machine("cpu"), quick=True)
+        assert (table["low"] <= table["seconds"]).all() and (table["seconds"] <= table["high"]).all()
+        assert table["difference"].max() < 1e-4
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    rated = table.assign(case="teacher", items=32)
+    rated.to_csv(tmp_path / "teacher.csv", index=False)
+    page.lay_out(tmp_path)
+    said = (tmp_path / "README.md").read_text()
+    for name in ("evaluation", "reranking", "teacher"):
+        assert (tmp_path / f"{name}.png").exists() and (tmp_path / f"{name}.svg").exists() and f"{name}.png" in said
+    assert pd.read_csv(tmp_path / "teacher.csv")["machine"][0] in said
