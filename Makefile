@@ -5,13 +5,15 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BASE_PYTHON ?= python3
 PYTHON = .venv/bin/python
 
-.PHONY: help install study check test lab lock clean
+.PHONY: help install study report check test benchmark lab lock clean
 
 help:
 	@echo "make study [STUDY=demo]   run a study to its end: params/<STUDY>.yaml -> results/<STUDY>/"
+	@echo "make report [STUDY=demo]  a site of its results to browse: results/<STUDY>/report/index.html"
 	@echo "make check [STUDY=demo]   only say whether data and weights are there"
 	@echo "make lab                  JupyterLab on the notebooks"
 	@echo "make test                 the tests"
+	@echo "make benchmark            speed and memory beside peers: results/benchmarks/ (CASES=\"evaluation reranking\": only these)"
 	@echo "make install              build .venv from requirements.lock"
 	@echo "make clean [STUDY=demo]   forget what a study has made (artifacts/<STUDY>)"
 
@@ -26,13 +28,24 @@ install: .venv/installed
 
 study: check
 	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY) --rerun-incomplete --quiet rules
-	@echo "Done. Read results/$(STUDY)/README.md (tables and figures) or results/$(STUDY)/notebooks/ (the executed study)."
+	@echo "Done. Read results/$(STUDY)/README.md (tables and figures) or results/$(STUDY)/notebooks/ (the executed study);"
+	@echo "make report STUDY=$(STUDY) makes a site of them to browse."
+
+# from what lies in results/<STUDY> alone: neither data nor artifacts are needed
+report: install
+	@test -f results/$(STUDY)/results.csv || { echo "results/$(STUDY)/results.csv is missing: run make study STUDY=$(STUDY) first" >&2; exit 1; }
+	@$(PYTHON) scripts/execute.py notebooks/08_report.ipynb artifacts/$(STUDY)/report/08_report.ipynb results/$(STUDY)/notebooks -p study params/$(STUDY).yaml
+	@$(PYTHON) scripts/report.py params/$(STUDY).yaml
 
 check: install
 	@$(PYTHON) scripts/check.py params/$(STUDY).yaml
 
 test: install
 	@$(PYTHON) -m pytest
+
+# peers are those that .venv has: results/benchmarks/README.md says how to add them
+benchmark: install
+	@$(PYTHON) -m benchmarks $(CASES)
 
 lab: install
 	.venv/bin/jupyter lab --notebook-dir=notebooks
