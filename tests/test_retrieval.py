@@ -102,8 +102,8 @@ def test_equal_vectors_are_exactly_tied_wherever_they_stand(metric):
 
 def test_equal_rows_are_found():
     rows = torch.tensor([[1.0, 0.0], [2.0, 3.0], [1.0, -0.0], [3.0, 2.0], [2.0, 3.0], [1.0, 0.0]])
-    copy, original = evaluation._equal_rows(rows)
-    assert copy.tolist() == [2, 4, 5] and original.tolist() == [0, 1, 0]
+    assert evaluation._first_equal(rows, np.arange(6)).tolist() == [0, 1, 0, 3, 1, 0]
+    assert evaluation._first_equal(rows, np.array([1, 2, 4, 5])).tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -1,7 +1,8 @@
-"""Market-1501 protocol (Zheng et al. 2015) with mINP (Ye et al. 2021), exact and in blocks of queries.
+"""Market-1501 protocol (Zheng et al. 2015) with mINP (Ye et al. 2021), exact and in tiles of queries x gallery.
 
-Ranks are counted, not sorted: the rank of a true match is one plus the number of gallery entries before it, so each
-query costs one pass over its row of distances per true match, and no row outlives its block.
+Ranks are counted, not sorted: the rank of a true match is one plus the number of gallery entries before it. The
+distances of the true matches come first, from products of their own; then every other entry is compared with them,
+tile by tile, while the tile is in the processor's cache.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 from torch.nn.functional import normalize
 
 JUNK = -1
-BLOCK_ELEMENTS = 1 << 24  # distances held at once: 64 MB in float32
+BLOCK_ELEMENTS = 1 << 24  # distances in a block of whole rows: 64 MB in float32
+TILE = (512, 4096)  # queries x gallery entries compared at once: 8 MB in float32
+ROWS = 4096  # features looked at once where all are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,7 @@ class EmbeddingSet:
         elif features.is_complex():
             raise TypeError(f"features: expected real numbers, got {features.dtype}")
         features = features.detach().to(torch.float32).contiguous()
-        finite = torch.isfinite(features).all(dim=1)
+        finite = torch.cat([torch.isfinite(part).all(dim=1) for part in features.split(ROWS)])
         if not finite.all():
             row = int((~finite).nonzero()[0])
             raise ValueError(f"features: row {row} of {len(features)} holds NaN or a value beyond float32's range")
@@ -103,7 +106,7 @@ def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine",
     """mAP, CMC and mINP of ranking `gallery` for each query.
 
     metric: "cosine" (1 - q.g of L2-normalised features) or "euclidean" (squared, of the features as they are), in
-    float32 on the gallery's device.
+    float32 on the gallery's device. Beyond its arguments it takes some tens of MB, and a few numbers for each true match.
 
     Gallery entries with pid -1 are ignored; so are, for a query, those with its pid and its camid; queries with no
     match left don't count. Equal distances rank in gallery order.
@@ -120,11 +123,18 @@ def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine",
         raise ValueError(f'metric: "cosine" or "euclidean", not {metric!r}')
     check_dimensions(query, gallery)
     matcher = _Matcher(query, gallery, max_rank)
-    kept = gallery.features
-    if len(matcher.kept) < len(gallery):
-        kept = kept[torch.from_numpy(matcher.kept).to(kept.device)]
-    for rows, distances in distance_blocks(query.features, kept, metric):
-        matcher.count(rows, distances.cpu().numpy())
+    features, kept = gallery.features, matcher.kept
+    asked = _prepared(query.features.to(features.device), metric)
+    for rows, entries, place, pairs in matcher.own_identities():
+        own = _distances(_take(asked, torch.from_numpy(rows)), _prepared(_rows(features, kept[entries]), metric))
+        matcher.threshold[pairs] = own.cpu().numpy()[place]
+    matcher.tie(_first_equal(features, kept))
+    buffer = features.new_empty(TILE[0] * TILE[1])
+    for left in range(0, len(kept), TILE[1]):
+        part = _prepared(_rows(features, kept[left : left + TILE[1]]), metric)
+        for top in range(0, len(query), TILE[0]):
+            rows = slice(top, top + TILE[0])
+            matcher.count(rows, left, _distances(_take(asked, rows), part, buffer).cpu().numpy())
     return matcher.result()
 
 
@@ -144,11 +154,14 @@ def evaluate_distances(distances, query: EmbeddingSet, gallery: EmbeddingSet, ma
         block = _array(distances[rows])
         # float32 only where it holds every value exactly: rounding would make ties
         dtype = np.float32 if np.can_cast(block.dtype, np.float32) else np.float64
-        block = np.require(block, dtype, ["C", "W"])
+        matcher.threshold = matcher.threshold.astype(dtype, copy=False)
         if np.isnan(block).any():
             row, column = np.argwhere(np.isnan(block))[0]
             raise ValueError(f"distances[{rows.start + row}, {column}] is NaN")
-        matcher.count(rows, block if len(matcher.kept) == len(gallery) else block.take(matcher.kept, axis=1))
+        block = block.astype(dtype)[:, matcher.kept]  # a copy, which count() may change
+        pairs = matcher.pairs(rows)
+        matcher.threshold[pairs] = block[matcher.of[pairs] - rows.start, matcher.match[pairs]]
+        matcher.count(rows, 0, block)
     return matcher.result()
 
 
@@ -174,49 +187,77 @@ def distance_blocks(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> 
     Gallery entries with equal features are at exactly equal distances. One buffer serves every block: use each before
     asking for the next.
     """
-    query = query.to(gallery.device)
-    if metric == "cosine":
-        query, gallery = normalize(query, dim=1), normalize(gallery, dim=1)
-        one = gallery.new_ones(())
-    else:
-        query_norm, gallery_norm = query.pow(2).sum(1, keepdim=True), gallery.pow(2).sum(1)
-    copy, original = _equal_rows(gallery)
+    asked, prepared = _prepared(query.to(gallery.device), metric), _prepared(gallery, metric)
+    first = _first_equal(gallery, np.arange(len(gallery)))
+    copy = np.flatnonzero(first != np.arange(len(first)))
+    copy, original = (torch.from_numpy(places).to(gallery.device) for places in (copy, first[copy]))
     blocks = list(query_blocks(len(query), len(gallery)))
-    buffer = gallery.new_empty(max(rows.stop - rows.start for rows in blocks), len(gallery))
+    buffer = gallery.new_empty(max(rows.stop - rows.start for rows in blocks) * len(gallery))
     for rows in blocks:
-        block = buffer[: rows.stop - rows.start]
-        with torch.no_grad(), full_precision(gallery.device.type):
-            if metric == "cosine":
-                torch.mm(query[rows], gallery.T, out=block)
-                torch.sub(one, block, out=block)
-            else:
-                torch.add(query_norm[rows], gallery_norm, out=block)
-                block.addmm_(query[rows], gallery.T, beta=1, alpha=-2)
+        block = _distances(_take(asked, rows), prepared, buffer)
         if len(copy):
             block.index_copy_(1, copy, block.index_select(1, original))
         yield rows, block
 
 
-def _equal_rows(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices (copy, original) of the rows that equal an earlier one, and of the first such row.
+def _prepared(features: torch.Tensor, metric: str) -> tuple[torch.Tensor, ...]:
+    """What distances are made of: unit vectors (cosine); or vectors and their squared norms (euclidean)."""
+    if metric == "cosine":
+        return (normalize(features, dim=1),)
+    return features, features.pow(2).sum(1)
+
+
+def _take(prepared: tuple[torch.Tensor, ...], rows) -> list[torch.Tensor]:
+    return [x[rows] for x in prepared]
+
+
+def _distances(query, gallery, buffer: torch.Tensor | None = None) -> torch.Tensor:
+    """Distances float32 [Q, G] between what `_prepared` gave, in the first elements of `buffer` if there is one."""
+    shape = len(query[0]), len(gallery[0])
+    block = gallery[0].new_empty(shape) if buffer is None else buffer[: shape[0] * shape[1]].view(shape)
+    with torch.no_grad(), full_precision(block.device.type):
+        if len(query) == 1:
+            torch.mm(query[0], gallery[0].T, out=block)
+            return torch.sub(block.new_ones(()), block, out=block)
+        torch.add(query[1][:, None], gallery[1], out=block)
+        return block.addmm_(query[0], gallery[0].T, beta=1, alpha=-2)
+
+
+def _rows(features: torch.Tensor, places: np.ndarray) -> torch.Tensor:
+    """features[places] for ascending places, not copied where they are consecutive."""
+    if places[-1] - places[0] == len(places) - 1:
+        return features[places[0] : places[-1] + 1]
+    return features[torch.from_numpy(places).to(features.device)]
+
+
+def _first_equal(features: torch.Tensor, kept: np.ndarray) -> np.ndarray:
+    """For each of the rows features[kept], which of these is the first that equals it: int64 [len(kept)].
 
     Matrix products round differently at different places of a matrix (MKL's AVX2 kernels do), so that equal vectors
     alone don't make ties.
     """
-    # Integer sums are exact in any order; adding 0.0 makes -0.0 and 0.0 one value. (In numpy: on a busy machine, waking
-    # torch's threads for each of these small steps takes longer than the whole product.)
     weights = np.random.default_rng(0).integers(0, 1 << 30, features.shape[1], np.int32) * 2 + 1
-    rows = features.cpu().numpy()
-    keys = np.empty(len(rows), np.int64)
-    for start in range(0, len(rows), 256):
-        part = slice(start, start + 256)
-        keys[part] = ((rows[part] + np.float32(0)).view(np.int32) * weights).sum(axis=1, dtype=np.int64)
+    keys = np.empty(len(kept), np.int64)
+    for start in range(0, len(kept), ROWS):
+        part = slice(start, start + ROWS)
+        _hash(_rows(features, kept[part]).cpu().numpy(), weights, keys[part])
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    copy = np.flatnonzero(first[group] != np.arange(len(group)))
-    original = torch.from_numpy(first[group][copy]).to(features.device)
-    copy = torch.from_numpy(copy).to(features.device)
-    same = (features[copy] == features[original]).all(1)
-    return copy[same], original[same]
+    found = first[group]
+    for copy in np.array_split(np.flatnonzero(found != np.arange(len(found))), 1 + len(found) // ROWS):
+        a, b = (features[torch.from_numpy(kept[places]).to(features.device)] for places in (copy, found[copy]))
+        differ = copy[(a != b).any(1).cpu().numpy()]
+        found[differ] = differ
+    return found
+
+
+@numba.njit(parallel=True, cache=True)
+def _hash(rows, weights, keys):
+    # Integer sums are exact in any order; adding 0 makes -0.0 and 0.0 one value.
+    for i in numba.prange(len(rows)):
+        bits, key = (rows[i] + np.float32(0)).view(np.int32), np.int64(0)
+        for j in range(len(bits)):
+            key += np.int64(bits[j]) * np.int64(weights[j])
+        keys[i] = key
 
 
 @contextmanager
@@ -235,73 +276,110 @@ def full_precision(device_type: str):
 
 
 class _Matcher:
-    """Counts ranks block by block. `kept` [G'] are the gallery entries that are no junk: count() takes only those."""
+    """Counts ranks tile by tile.
+
+    kept: int64 [G'], the gallery entries that are no junk; only they exist from here on, and places are places in it.
+    of, match: int64 [P], all pairs of a query and a true match, in order of queries; threshold: [P], their distances.
+    """
 
     def __init__(self, query: EmbeddingSet, gallery: EmbeddingSet, max_rank: int):
         if max_rank < 1:
             raise ValueError(f"max_rank: at least 1, not {max_rank}")
-        self.max_rank = max_rank
+        self.max_rank, self.query_pid = max_rank, query.pid
         self.kept = np.flatnonzero(gallery.pid != JUNK)
-        pid = gallery.pid[self.kept]
-        self.query_camid, self.gallery_camid = query.camid, gallery.camid[self.kept]
-        # order[first[i]:last[i]]: the gallery entries of query i's identity, in gallery order
+        pid, camid = gallery.pid[self.kept], gallery.camid[self.kept]
+        # order[first[i]:last[i]]: the entries of query i's identity, in gallery order
         self.order = np.argsort(pid, kind="stable")
         self.first = np.searchsorted(pid, query.pid, "left", sorter=self.order)
         self.last = np.searchsorted(pid, query.pid, "right", sorter=self.order)
-        self.ap, self.inp = np.zeros(len(query)), np.zeros(len(query))
-        self.first_rank = np.zeros(len(query), np.int64)  # 0: no match
-        matches = (self.gallery_camid[self.order[a:b]] != c for a, b, c in zip(self.first, self.last, query.camid))
-        if not any(match.any() for match in matches):
+        same = self.last - self.first
+        of = np.repeat(np.arange(len(query)), same)
+        places = self.order[np.arange(len(of)) + np.repeat(self.last - np.cumsum(same), same)]
+        other_camera = camid[places] != query.camid[of]
+        self.of, self.match = of[other_camera], places[other_camera]
+        if not len(self.match):
             raise ValueError(
                 f"none of the {len(query)} queries has a true match (same pid, other camid) among the {len(gallery)} "
                 f"gallery entries, of which {len(gallery) - len(self.kept)} are junk: check pid and camid of both"
             )
+        self.starts = np.searchsorted(self.of, np.arange(len(query) + 1))
+        self.threshold, self.before = np.empty(len(self.of), np.float32), np.zeros(len(self.of), np.int64)
+        self.tie(np.arange(len(self.kept)))
 
-    def count(self, rows: slice, distances: np.ndarray) -> None:
-        _rank_matches(
-            distances, self.order, self.first[rows], self.last[rows], self.query_camid[rows], self.gallery_camid,
-            self.ap[rows], self.inp[rows], self.first_rank[rows],
+    def pairs(self, rows: slice) -> slice:
+        return slice(self.starts[rows.start], self.starts[rows.stop])
+
+    def own_identities(self, size: int = 64) -> Iterator[tuple]:
+        """Parts of the pairs, of few identities each: queries [R], entries [E], (row, column) of each pair, pairs."""
+        counts = np.diff(self.starts)
+        by_pid, pairs_by_pid = (np.argsort(pid, kind="stable") for pid in (self.query_pid, self.query_pid[self.of]))
+        ends = np.cumsum(counts[by_pid])
+        for start in range(0, len(by_pid), size):
+            rows = by_pid[start : start + size]
+            stop = ends[start + len(rows) - 1]
+            pairs = pairs_by_pid[stop - counts[rows].sum() : stop]
+            if len(pairs):
+                entries, column = np.unique(self.match[pairs], return_inverse=True)
+                yield rows, entries, (np.repeat(np.arange(len(rows)), counts[rows]), column), pairs
+
+    def tie(self, first_equal: np.ndarray) -> None:
+        """Ties entries with equal features, `first_equal` naming one for all, whatever their products round to."""
+        # twins[twin_first[j]:twin_last[j]]: the entries that equal entry j, if there are others
+        alone = np.bincount(first_equal, minlength=len(first_equal)) == 1
+        self.twins = np.argsort(first_equal, kind="stable")
+        self.twins = self.twins[~alone[first_equal[self.twins]]]
+        groups = first_equal[self.twins]
+        self.twin_first, self.twin_last = (np.searchsorted(groups, first_equal, side) for side in ("left", "right"))
+        if len(self.twins):
+            key = self.of * len(first_equal) + first_equal[self.match]
+            _, first, group = np.unique(key, return_index=True, return_inverse=True)
+            self.threshold = self.threshold[first][group]
+
+    def count(self, rows: slice, left: int, distances: np.ndarray) -> None:
+        """Counts the entries from place `left` on, as many as `distances` [R, C] has columns. It changes distances."""
+        _count(
+            distances, left, self.starts[rows.start :], self.match, self.threshold, self.before,
+            self.order, self.first[rows], self.last[rows], self.twins, self.twin_first, self.twin_last,
         )  # fmt: skip
 
     def result(self) -> Evaluation:
-        valid = self.first_rank > 0
-        hits = np.bincount(np.minimum(self.first_rank[valid], self.max_rank + 1), minlength=self.max_rank + 2)
+        """AP, CMC and INP; to be called once all entries are counted."""
+        # A match's rank: entries of other identities before it, then its place among the matches.
+        order = np.lexsort((self.match, self.threshold, self.of))
+        place = np.arange(1, len(order) + 1) - self.starts[self.of]
+        rank = self.before[order] + place
+        valid = np.diff(self.starts) > 0
+        matches = np.diff(self.starts)[valid]
+        ap = np.bincount(self.of, place / rank, len(valid))[valid] / matches
+        inp = matches / rank[self.starts[1:][valid] - 1]
+        hits = np.bincount(np.minimum(rank[self.starts[:-1][valid]], self.max_rank + 1), minlength=self.max_rank + 2)
         return Evaluation(
-            mAP=float(self.ap[valid].mean()),
-            mINP=float(self.inp[valid].mean()),
-            cmc=np.cumsum(hits[1:-1]) / valid.sum(),
-            ap=self.ap[valid],
-            valid=valid,
+            mAP=float(ap.mean()), mINP=float(inp.mean()), cmc=np.cumsum(hits[1:-1]) / valid.sum(), ap=ap, valid=valid
         )
 
 
 @numba.njit(parallel=True, cache=True)
-def _rank_matches(distances, order, first, last, query_camid, gallery_camid, ap, inp, first_rank):
+def _count(distances, left, starts, match, threshold, before, order, first, last, twins, twin_first, twin_last):
+    right, chunk = left + distances.shape[1], 4096
     for i in numba.prange(len(distances)):
         row = distances[i]
-        same = order[first[i] : last[i]]
-        other_camera = gallery_camid[same] != query_camid[i]
-        matches, ignored = same[other_camera], same[~other_camera]
-        if len(matches) == 0:
-            continue
-        ranks = np.empty(len(matches), np.int64)
-        for m, match in enumerate(matches):
-            threshold = row[match]
-            # Ties rank in gallery order: an equal distance counts before the match, not after it.
-            # (Slices read from their start and 32-bit sums: that is what the compiler turns into vector instructions.)
-            before, left, right = np.int32(1), row[:match], row[match + 1 :]
-            for j in range(len(left)):
-                before = np.int32(before + np.int32(left[j] <= threshold))
-            for j in range(len(right)):
-                before = np.int32(before + np.int32(right[j] < threshold))
-            for j in ignored:
-                if row[j] < threshold or (row[j] == threshold and j < match):
-                    before = np.int32(before - 1)
-            ranks[m] = before
-        ranks.sort()
-        precision = 0.0
-        for m in range(len(ranks)):
-            precision += (m + 1) / ranks[m]
-        ap[i] = precision / len(ranks)
-        inp[i] = len(ranks) / ranks[-1]
-        first_rank[i] = ranks[0]
+        for m in range(starts[i], starts[i + 1]):
+            same = twins[twin_first[match[m]] : twin_last[match[m]]]
+            for j in same[np.searchsorted(same, left) : np.searchsorted(same, right)]:
+                row[j - left] = threshold[m]
+        # Its own identity counts elsewhere (matches) or not at all (same camera): no comparison with NaN is true.
+        for j in order[first[i] : last[i]]:
+            if left <= j < right:
+                row[j - left] = np.nan
+        for start in range(0, len(row), chunk):
+            part = row[start : start + chunk]
+            for m in range(starts[i], starts[i + 1]):
+                # Ties rank in gallery order: an equal distance counts before the match, not after it.
+                # (Slices read from their start and 32-bit sums: that is what the compiler turns into vector instructions.)
+                split = min(max(match[m] - left - start, 0), len(part))
+                count, nearer, further = np.int32(0), part[:split], part[split:]
+                for j in range(len(nearer)):
+                    count = np.int32(count + np.int32(nearer[j] <= threshold[m]))
+                for j in range(len(further)):
+                    count = np.int32(count + np.int32(further[j] < threshold[m]))
+                before[m] += count
