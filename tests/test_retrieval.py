@@ -107,15 +107,37 @@ def test_equal_rows_are_found():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_blocks_change_nothing(monkeypatch, tied):
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_tiles_and_blocks_change_nothing(monkeypatch, tied, metric):
     query, gallery = random_sets(3, n_query=101, tied=tied)
-    whole = evaluate(query, gallery, "euclidean"), evaluate_distances(plain_distances(query, gallery), query, gallery)
+    distances = plain_distances(query, gallery)
+    whole = evaluate(query, gallery, metric), evaluate_distances(distances, query, gallery)
     monkeypatch.setattr(evaluation, "BLOCK_ELEMENTS", 20 * len(gallery))
+    monkeypatch.setattr(evaluation, "TILE", (40, 30))
+    monkeypatch.setattr(evaluation, "ROWS", 50)
     assert len(list(evaluation.query_blocks(101, len(gallery)))) == 6
-    parts = evaluate(query, gallery, "euclidean"), evaluate_distances(plain_distances(query, gallery), query, gallery)
+    parts = evaluate(query, gallery, metric), evaluate_distances(distances, query, gallery)
     for a, b in zip(whole, parts):
         np.testing.assert_array_equal(a.ap, b.ap)
         np.testing.assert_array_equal(a.cmc, b.cmc)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_parts_are_prepared_as_the_whole_is(metric):
+    features = torch.randn(1000, 300, generator=torch.Generator().manual_seed(0))
+    whole, parts = evaluation._prepared(features, metric), [evaluation._prepared(x, metric) for x in features.split(37)]
+    assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole, zip(*parts)))
+
+
+@pytest.mark.parametrize("junk", [False, True])
+def test_distances_are_not_touched(junk):
+    query, gallery = random_sets(4)
+    if not junk:
+        gallery = EmbeddingSet(gallery.features, np.maximum(gallery.pid, 0), gallery.camid)
+    distances = plain_distances(query, gallery)
+    before = distances.copy()
+    evaluate_distances(distances, query, gallery)
+    np.testing.assert_array_equal(distances, before)
 
 
 def test_order_of_the_gallery_and_junk_change_nothing():
@@ -231,6 +253,10 @@ def ones(n, dim=2):
 def test_embedding_set_names_what_is_wrong(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_features_whose_sum_overflows_are_taken():
+    assert len(EmbeddingSet([[3e38, 3e38], [1.0, 2.0]], [1, 2], [1, 1])) == 2
 
 
 def test_evaluation_errors_name_what_is_wrong():
