@@ -333,6 +333,7 @@ def rerank_sets(kind, n_query, n_gallery):
         (7, 60, 5, 1, 0),
         (7, 60, 1, 3, 1),
         (3, 40, 3, 12, 0.5),
+        (60, 300, 20, 6, 0.3),
         (4, 9, 20, 6, 0.3),  # fewer entries than neighbours asked for
         (1, 1, 2, 2, 0.3),
     ],
@@ -354,10 +355,12 @@ def test_rerank_normalises_features_and_does_not_touch_them():
     assert torch.equal(query.features, before)
 
 
-def test_rerank_in_blocks(monkeypatch):
-    _, query, gallery = rerank_sets("tied", 30, 90)
+@pytest.mark.parametrize("kind", ["clusters", "tied"])  # tied has equal vectors
+def test_rerank_in_blocks(monkeypatch, kind):
+    _, query, gallery = rerank_sets(kind, 30, 270)
     expected = rerank(query, gallery)
-    monkeypatch.setattr(evaluation, "BLOCK_ELEMENTS", 20 * 120)
+    monkeypatch.setattr(evaluation, "BLOCK_ELEMENTS", 20 * 300)
+    assert len(list(evaluation.query_blocks(300, 300))) == 15
     np.testing.assert_allclose(rerank(query, gallery), expected, atol=1e-6)
 
 

@@ -1,10 +1,12 @@
 """k-reciprocal re-ranking (Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017).
 
-Of the (Q + G) x (Q + G) matrix only each row's nearest entries and its maximum are kept, block by block; the encodings
-are sparse.
+Of the (Q + G) x (Q + G) matrix one half is computed, block by block; only each row's nearest entries, its maximum and
+the [Q, G] part are kept. The encodings are sparse.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numba
 import numpy as np
@@ -12,7 +14,8 @@ import scipy.sparse
 import torch
 from torch.nn.functional import normalize
 
-from reidlib.retrieval.evaluation import EmbeddingSet, check_dimensions, distance_blocks, torch_threads
+from reidlib.retrieval import evaluation
+from reidlib.retrieval.evaluation import EmbeddingSet, check_dimensions, distance_blocks, query_blocks, torch_threads
 
 
 @torch_threads()
@@ -49,49 +52,91 @@ def rerank(
         encoding = _members(nearest[:, :k2]) @ encoding / np.float32(min(k2, len(features)))
     inverted = encoding[len(query) :].tocsc()
     _mix_jaccard(
-        distances, np.float32(lambda_value), encoding.indptr, encoding.indices, encoding.data,
+        distances, maximum, np.float32(lambda_value), encoding.indptr, encoding.indices, encoding.data,
         inverted.indptr, inverted.indices, inverted.data,
     )  # fmt: skip
     return distances
 
 
 def _neighbours(features: torch.Tensor, n_query: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each entry's k nearest (int [N, k]), its largest distance (float32 [N]), and [Q, G] distances over the largest.
+    """Each entry's k nearest (int [N, k]), its largest distance (float32 [N]), and the distances [Q, G].
 
-    Distances are cosine distances, half the squared Euclidean ones; the factor goes with the division.
+    Distances are cosine distances, half the squared Euclidean ones; the factor goes with the division by the largest.
     """
     n = len(features)
-    nearest, maximum = np.empty((n, min(k, n)), np.int64), np.empty(n, np.float32)
-    original = np.empty((n_query, n - n_query), np.float32)
-    for rows, block in distance_blocks(features, features, "cosine"):
-        distances = block.clamp_(min=0).cpu().numpy()
-        _select(distances, nearest[rows], maximum[rows])
-        queries = max(0, min(rows.stop, n_query) - rows.start)
-        original[rows][:queries] = distances[:queries, n_query:] / maximum[rows][:queries, None]
+    nearest, best = np.empty((n, min(k, n)), np.int64), np.full((n, min(k, n)), np.inf, np.float32)
+    maximum, original = np.zeros(n, np.float32), np.empty((n_query, n - n_query), np.float32)
+    first_equal = evaluation._first_equal(features, np.arange(n))
+    halved = (first_equal == np.arange(n)).all()
+    for rows, block in _upper_blocks(features) if halved else distance_blocks(features, features, "cosine"):
+        distances, left = block.clamp_(min=0).cpu().numpy(), n - block.shape[1]
+        _select(distances, left, nearest[rows], best[rows], maximum[rows])
+        if halved:
+            _select_by_column(distances, rows.start, rows.stop, nearest, best, maximum)
+        if rows.start < n_query:
+            original[rows] = distances[: n_query - rows.start, n_query - left :]
+    maximum[maximum == 0] = 1  # a row of zeros (all vectors equal) stays one when divided
     return nearest, maximum, original
 
 
-@numba.njit(parallel=True, cache=True)
-def _select(distances, nearest, maximum):
-    k = nearest.shape[1]
+def _upper_blocks(features: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """As `distance_blocks` of features with themselves, but of its columns only those from the block's first row on."""
+    unit = evaluation._prepared(features, "cosine")
+    # of 512 rows at most: of a block's first square both halves are computed
+    blocks = list(query_blocks(len(features), max(len(features), evaluation.BLOCK_ELEMENTS // 512)))
+    buffer = features.new_empty(max(rows.stop - rows.start for rows in blocks) * len(features))
+    for rows in blocks:
+        right = slice(rows.start, None)
+        yield rows, evaluation._distances(evaluation._take(unit, rows), evaluation._take(unit, right), buffer)
+
+
+@numba.njit(cache=True)
+def _insert(nearest, best, j, distance):
+    # Strictly nearer only: equal distances keep the order in which they come, that of their indices.
+    place = len(best) - 1
+    while place > 0 and distance < best[place - 1]:
+        best[place] = best[place - 1]
+        nearest[place] = nearest[place - 1]
+        place -= 1
+    best[place] = distance
+    nearest[place] = j
+
+
+@numba.njit(parallel=True, cache=True, fastmath={"nnan", "nsz"})
+def _select(distances, left, nearest, best, maximum):
+    """Entry i's candidates are left, left + 1, ...: distances[i]."""
     for i in numba.prange(len(distances)):
-        row = distances[i]
-        best = np.full(k, np.float32(np.inf))
-        top = np.float32(0)
-        for j in range(len(row)):
-            distance = row[j]
-            top = max(top, distance)
-            if distance < best[-1]:
-                # Strictly nearer only: equal distances keep the order of their indices.
-                place = k - 1
-                while place > 0 and distance < best[place - 1]:
-                    best[place] = best[place - 1]
-                    nearest[i, place] = nearest[i, place - 1]
-                    place -= 1
-                best[place] = distance
-                nearest[i, place] = j
-        # A row of zeros (all vectors equal) stays one when divided.
-        maximum[i] = top if top > 0 else np.float32(1)
+        row, own, top = distances[i], best[i], maximum[i]
+        for start in range(0, len(row), 64):
+            part = row[start : start + 64]
+            low = part[0]
+            for j in range(len(part)):
+                low, top = min(low, part[j]), max(top, part[j])
+            if low < own[-1]:
+                for j in range(len(part)):
+                    if part[j] < own[-1]:
+                        _insert(nearest[i], own, left + start + j, part[j])
+        maximum[i] = top
+
+
+@numba.njit(parallel=True, cache=True, fastmath={"nnan", "nsz"})
+def _select_by_column(distances, top, bottom, nearest, best, maximum):
+    """Entry j's candidates are top, ..., bottom - 1: distances[:, j - top]; of the entries from bottom on."""
+    width = 128
+    for block in numba.prange((len(nearest) - bottom + width - 1) // width):
+        start = bottom + block * width
+        stop = min(start + width, len(nearest))
+        last, largest = best[start:stop, -1].copy(), maximum[start:stop]
+        for i in range(bottom - top):
+            part, nearer = distances[i, start - top : stop - top], np.int32(0)
+            for j in range(len(part)):
+                largest[j] = max(largest[j], part[j])
+                nearer = np.int32(nearer + np.int32(part[j] < last[j]))
+            if nearer:
+                for j in range(len(part)):
+                    if part[j] < last[j]:
+                        _insert(nearest[start + j], best[start + j], top + i, part[j])
+                        last[j] = best[start + j, -1]
 
 
 def _members(indices: np.ndarray) -> scipy.sparse.csr_array:
@@ -125,7 +170,7 @@ def _weigh(features, maximum, starts, members, weights):
 
 
 @numba.njit(parallel=True, cache=True)
-def _mix_jaccard(distances, lambda_value, starts, members, weights, rows_from, rows, row_weights):
+def _mix_jaccard(distances, maximum, lambda_value, starts, members, weights, rows_from, rows, row_weights):
     for i in numba.prange(len(distances)):
         shared = np.zeros(distances.shape[1], np.float32)
         for m in range(starts[i], starts[i + 1]):
@@ -134,4 +179,4 @@ def _mix_jaccard(distances, lambda_value, starts, members, weights, rows_from, r
         # Encodings sum to 1, so that the sum of the maxima is 2 less that of the minima.
         for g in range(len(shared)):
             jaccard = 1 - shared[g] / (2 - shared[g])
-            distances[i, g] = (1 - lambda_value) * jaccard + lambda_value * distances[i, g]
+            distances[i, g] = (1 - lambda_value) * jaccard + lambda_value * (distances[i, g] / maximum[i])
