@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from reidlib.data import augment as augment_module
 from reidlib.data.augment import MEAN_COLOR, augment
 from reidlib.data.batches import identity_batches
 
@@ -78,6 +79,24 @@ def test_augment_keeps_shape_and_type_and_its_input(images, jitter):
     again, _ = augment(images, generator(), jitter=jitter)
     other, _ = augment(images, generator(1), jitter=jitter)
     assert torch.equal(out, again) and not torch.equal(out, other)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+@pytest.mark.parametrize("pad", [0, 1, 10, 40])
+def test_image_by_image_gives_the_bits_of_all_at_once(images, monkeypatch, jitter, pad):
+    each, flipped = augment(images, generator(), pad=pad, jitter=jitter)
+    monkeypatch.setattr(augment_module, "_crop_and_flip_each", augment_module._crop_and_flip_at_once)
+    monkeypatch.setattr(augment_module, "_fill_each", augment_module._fill_at_once)
+    at_once, same = augment(images, generator(), pad=pad, jitter=jitter)
+    assert torch.equal(each, at_once) and torch.equal(flipped, same)
+
+
+def test_draws_stay_what_they_are():
+    """Trained networks can be made again only while a seed gives the same pictures."""
+    images = torch.arange(2 * 3 * 16 * 8).reshape(2, 3, 16, 8).remainder(256).byte()
+    out, flipped = augment(images, generator(), pad=2, erase=1.0)
+    assert flipped.tolist() == [True, False] and out.long().sum((1, 2, 3)).tolist() == [29239, 38115]
+    assert out[0, 0, :, 3].tolist() == [0, 0, 3, 11, 19, 27, 35, 43, 124, 124, 124, 124, 124, 91, 99, 107]
 
 
 def test_flip_of_flip_is_the_image(images):

@@ -1,5 +1,10 @@
-"""Augmentation of a whole uint8 batch at once, on the device it is on: no loop over images, no wait for the device."""
+"""Augmentation of a uint8 batch on the device it is on.
 
+On a GPU the whole batch at once, with no loop over images and no wait for the device; on a CPU image by image, by
+slices, which moves each pixel once. The bits are the same.
+"""
+
+import numpy as np
 import torch
 from torch.nn.functional import pad as pad_borders
 
@@ -28,8 +33,27 @@ def augment(
 
 def _crop_and_flip(images: torch.Tensor, draws: torch.Tensor, flipped: torch.Tensor, pad: int) -> torch.Tensor:
     """Crops to the original size at an offset in [0, 2 pad] per image and axis, then mirrors the `flipped`."""
+    offsets = (draws * (2 * pad + 1)).long()
+    if images.device.type == "cpu":
+        return _crop_and_flip_each(images, offsets, flipped, pad)
+    return _crop_and_flip_at_once(images, offsets, flipped, pad)
+
+
+def _crop_and_flip_each(images: torch.Tensor, offsets: torch.Tensor, flipped: torch.Tensor, pad: int) -> torch.Tensor:
+    height, width = images.shape[2:]
+    limits, out = torch.tensor([[height], [width]]), np.zeros(images.shape, np.uint8)
+    shifts = (offsets - pad).clamp(-limits, limits).tolist()
+    for image, crop, y, x, mirrored in zip(images.numpy(), out, *shifts, flipped.tolist()):
+        if mirrored:
+            crop = crop[:, :, ::-1]
+        part = image[:, max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)]
+        crop[:, max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)] = part
+    return torch.from_numpy(out)
+
+
+def _crop_and_flip_at_once(images: torch.Tensor, offsets: torch.Tensor, flipped: torch.Tensor, pad: int) -> torch.Tensor:
     batch, channels, height, width = images.shape
-    top, left = (draws * (2 * pad + 1)).long()[:, :, None]
+    top, left = offsets[:, :, None]
     planes = torch.arange(batch * channels, device=images.device).view(batch, channels, 1) * (height + 2 * pad)
     rows = planes + (top + torch.arange(height, device=images.device))[:, None]
     columns = torch.arange(width, device=images.device)
@@ -63,10 +87,23 @@ def _erase(images: torch.Tensor, draws: torch.Tensor, erased: torch.Tensor) -> t
     w = (area / aspect).sqrt().round().clamp(1, width)
     top = (draws[2] * (height - h + 1)).floor()
     left = (draws[3] * (width - w + 1)).floor()
-    y = torch.arange(height, device=images.device)
-    x = torch.arange(width, device=images.device)
-    in_rows = (y >= top[:, None]) & (y < (top + h)[:, None]) & erased[:, None]
-    in_columns = (x >= left[:, None]) & (x < (left + w)[:, None])
+    return (_fill_each if images.device.type == "cpu" else _fill_at_once)(images, top, left, top + h, left + w, erased)
+
+
+def _fill_each(images: torch.Tensor, top, left, bottom, right, erased: torch.Tensor) -> torch.Tensor:
+    color = np.array(MEAN_COLOR, np.uint8)[:, None, None]
+    corners = torch.stack([top, left, bottom, right], 1).long().tolist()
+    for image, (top, left, bottom, right), wanted in zip(images.numpy(), corners, erased.tolist()):
+        if wanted:
+            image[:, top:bottom, left:right] = color
+    return images
+
+
+def _fill_at_once(images: torch.Tensor, top, left, bottom, right, erased: torch.Tensor) -> torch.Tensor:
+    y = torch.arange(images.shape[2], device=images.device)
+    x = torch.arange(images.shape[3], device=images.device)
+    in_rows = (y >= top[:, None]) & (y < bottom[:, None]) & erased[:, None]
+    in_columns = (x >= left[:, None]) & (x < right[:, None])
     inside = in_rows[:, :, None] & in_columns[:, None, :]
     for channel, value in enumerate(MEAN_COLOR):  # a tensor of the three would have to wait for the device
         images[:, channel].masked_fill_(inside, value)

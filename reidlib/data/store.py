@@ -74,7 +74,8 @@ def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 def gather(store: np.ndarray, index: np.ndarray | slice) -> torch.Tensor:
     """The batch store[index] as a uint8 tensor [B, 3, h, w], a copy in memory."""
-    return torch.from_numpy(np.array(store[index]))
+    # asarray: not the map's own class, whose copy would have to be copied once more
+    return torch.from_numpy(np.require(np.asarray(store)[index], requirements=["C", "W", "O"]))
 
 
 def _reopen(file: Path, shape: tuple[int, ...]) -> np.memmap:
