@@ -80,13 +80,17 @@ def methods(folder: Path, store: np.ndarray, workers: int, device: torch.device)
     train = load("market1501", folder).train
     labels = np.unique(train["pid"], return_inverse=True)[1]
     student = open_study("params/paper.yaml").params.student.recipe
-    ready = Encoder(nn.Identity(), SIZE, MEAN, STD).to(device)  # a loader's batches come normalised; so do these
+    # reidlib's networks take uint8 and normalise by themselves; a loader's batches come normalised
+    normalised = Encoder(nn.Identity(), SIZE, MEAN, STD).to(device)
     found = {
         f"epoch 1: reidlib, {workers} threads": partial(first_epoch, train, workers),
         f"epoch 1: Pillow DataLoader, {workers} workers": partial(
             drained, loader(Files(train["path"], resized), workers, whole=True)
         ),
-        "later epochs: reidlib": partial(later_epoch, store, labels, student, ready, device),
+        "later epochs: reidlib, uint8": partial(later_epoch, store, labels, student, len, device),
+        "later epochs: reidlib, normalised": partial(
+            later_epoch, store, labels, student, lambda images: len(normalised(images)), device
+        ),
     }
     for said, names in (("flip", FLIP), ("flip, crop, erase", ALL)):
         theirs = torchreid_loader(folder, names, workers)
@@ -122,10 +126,10 @@ def first_epoch(train: pd.DataFrame, workers: int) -> int:
         return len(decode(train, SIZE, Path(folder) / "store.npy", workers))
 
 
-def later_epoch(store: np.ndarray, labels: np.ndarray, recipe: Recipe, ready: Encoder, device: torch.device) -> int:
+def later_epoch(store: np.ndarray, labels: np.ndarray, recipe: Recipe, take: Callable, device: torch.device) -> int:
     seen = 0
     for (images,), _ in PictureBatches(store, labels, recipe, seed=0).epoch(1, device):
-        seen += len(ready(images))
+        seen += take(images)
     return seen
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from benchmarks.retrieval import OURS, PRODUCT, numbers
+from benchmarks.retrieval import OURS, PATIENCE, PRODUCT, numbers
 from benchmarks.timing import TIMES
 from reidlib.figures import INK, LINES, PALETTE, WIDTH, write
 
@@ -37,12 +37,15 @@ TITLES = {
 UNITS = {"loading": "files", "teacher": "a batch", "training": "a batch"}  # what their sizes count
 ABOUT = {
     "evaluation": "Sizes are queries x gallery x dimensions. Every method starts from the arrays of embeddings and labels, "
-    "so each one's time includes a matrix product; *the product alone* ranks nothing. The difference is that of mAP.",
+    "so each one's time includes a matrix product; *the product alone* ranks nothing. The difference is that of mAP. "
+    f"A method is left out where a call would take over {PATIENCE['evaluation']} seconds.",
     "evaluation_large": "The product is made in blocks of queries, each of them dropped: the whole matrix would not fit.",
     "reranking": "Sizes are queries x gallery x dimensions; from the features on. The difference is the largest between "
-    "two distances.",
-    "loading": "Sizes are numbers of files. Epoch 1 decodes and resizes; later epochs give shuffled, augmented, normalised "
-    "batches of 64. Files are in the page cache for all alike.",
+    "two distances, and *apart* the share of the Q x G distances that differ by more than 1e-4: where two neighbours are "
+    "as near as float32 can tell, one library takes the one and another the other.",
+    "loading": "Sizes are numbers of files. Epoch 1 decodes and resizes; later epochs give shuffled, augmented batches of 64: "
+    "torchreid's normalised, reidlib's both as its networks take them (uint8, which they normalise where they run) and "
+    "normalised too. Files are in the page cache for all alike.",
     "teacher": "Sizes are pictures a batch. The student of params/paper.yaml on noise, with random weights: values do not "
     "change the time.",
     "training": "Sizes are pictures a batch; networks of params/paper.yaml with random weights, on noise. Whole steps of "
@@ -58,12 +61,11 @@ def lay_out(folder: Path) -> None:
             continue
         table = pd.read_csv(folder / f"{case}.csv")
         parts += [f"## {title}", ABOUT[case]]
-        if case != "evaluation_large":
-            figure = rates(table, UNITS[case]) if case in UNITS else growth(table)
-            figure.suptitle(title)
-            write(figure, folder, case)
-            plt.close(figure)
-            parts.append(f"![{title}]({case}.png)")
+        figure = rates(table, UNITS[case]) if case in UNITS else growth(table)
+        figure.suptitle(title)
+        write(figure, folder, case)
+        plt.close(figure)
+        parts.append(f"![{title}]({case}.png)")
         where = f"*{'; '.join(table['machine'].unique())}; [{case}.csv]({case}.csv)*"
         parts += [shown(table).to_markdown(index=False), where]
     (folder / "README.md").write_text("\n\n".join([HEAD, *parts]) + "\n")
@@ -72,7 +74,8 @@ def lay_out(folder: Path) -> None:
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The table as the page has it: what a reader compares, rounded."""
     out = table[["size", "method"]].copy()
-    out["seconds"] = [f"{s:.3g} ({low:.3g} to {high:.3g})" for s, low, high in zip(*(table[c] for c in TIMES))]
+    times = zip(table["runs"], *(table[c] for c in TIMES))
+    out["seconds"] = [f"{s:.3g} ({low:.3g} to {high:.3g})" if runs else "left out" for runs, s, low, high in times]
     out["runs"] = table["runs"]
     if table["items"].notna().any():
         out["pictures / s"] = [_number(rate) for rate in table["items"] / table["seconds"]]
@@ -80,10 +83,13 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     for name in (PRODUCT, OURS):
         if name in set(table["method"]):
             base = table[table["method"] == name].set_index("size")["seconds"]
-            out[f"times {name}"] = [f"{s / base[size]:.2f}" for s, size in zip(table["seconds"], table["size"])]
+            ratios = [s / base[size] for s, size in zip(table["seconds"], table["size"])]
+            out[f"times {name}"] = ["" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios]
     out["peak memory (MB)"] = ["" if np.isnan(m) else f"{m:.0f}" for m in table["peak_memory_mb"]]
     if table["difference"].notna().any():
         out["difference"] = ["" if np.isnan(d) else f"{d:.1g}" for d in table["difference"]]
+    if table["apart"].notna().any():
+        out["apart"] = ["" if np.isnan(share) else f"{100 * share:.2g} %" for share in table["apart"]]
     return out
 
 
@@ -95,13 +101,14 @@ def growth(table: pd.DataFrame) -> Figure:
     place = {size: numbers(size)[0] * numbers(size)[1] for size in table["size"]}
     for axes, (column, said) in zip(grid[0], panels.items()):
         for i, (method, own) in enumerate(table.groupby("method", sort=False)):
-            own = own[own[column].notna()]
+            rest, own = own[own["runs"] == 0], own[own[column].notna()]
             x = own["size"].map(place)
             look = {
                 "color": INK if method == PRODUCT else PALETTE[i % len(PALETTE)],
                 "linestyle": LINES[i % len(LINES)],
             }
-            axes.plot(x, own[column], label=method, lw=2.6 if method == OURS else 1.4, marker="o", ms=4, **look)
+            label = f"{method} (left out beyond {own['size'].iloc[-1]})" if len(rest) and len(own) else method
+            axes.plot(x, own[column], label=label, lw=2.6 if method == OURS else 1.4, marker="o", ms=4, **look)
             if column == "seconds":
                 axes.fill_between(x, own["low"], own["high"], color=look["color"], alpha=0.15, lw=0)
         axes.set(xscale="log", yscale="log", title=said, xlabel="queries x gallery")

@@ -57,7 +57,20 @@ def rankings() -> dict[str, Ranking]:
         peers[f"fast-reid {peer[0]}, compiled"] = peer[1].evaluate_rank
     if not any(name.endswith("Python") for name in peers):
         peers["as torchreid does, Python"] = sorted_ranking
+    peer = found("torchmetrics", "torchmetrics.retrieval")
+    if peer is not None:
+        peers[f"torchmetrics {peer[0]}, RetrievalMAP"] = partial(torchmetrics_ranking, retrieval=peer[1])
     return peers
+
+
+def torchmetrics_ranking(distances, query_pid, gallery_pid, query_camid, gallery_camid, max_rank, retrieval):
+    """mAP alone: torchmetrics knows neither cameras nor CMC, but can be told what to ignore."""
+    same = torch.from_numpy(gallery_pid == query_pid[:, None])
+    target = same.long().masked_fill_(same & torch.from_numpy(gallery_camid == query_camid[:, None]), -1)
+    queries = torch.arange(len(query_pid))[:, None].expand(target.shape)
+    mean = retrieval.RetrievalMAP(empty_target_action="skip", ignore_index=-1)
+    scores = 3 - torch.from_numpy(distances)  # what is not positive counts as not found
+    return None, float(mean(scores, target, indexes=queries))
 
 
 def sorted_ranking(distances, query_pid, gallery_pid, query_camid, gallery_camid, max_rank):
