@@ -43,8 +43,8 @@ ABOUT = {
     "reranking": "Sizes are queries x gallery x dimensions; from the features on. The difference is the largest between "
     "two distances, and *apart* the share of the Q x G distances that differ by more than 1e-4: where two neighbours are "
     "as near as float32 can tell, one library takes the one and another the other.",
-    "loading": "Sizes are numbers of files. Epoch 1 decodes and resizes; later epochs give shuffled, augmented batches of 64: "
-    "torchreid's normalised, reidlib's both as its networks take them (uint8, which they normalise where they run) and "
+    "loading": "Sizes are numbers of files. Epoch 1 decodes and resizes; later epochs give shuffled, augmented batches of "
+    "64: torchreid's normalised, reidlib's both as its networks take them (uint8, which they normalise where they run) and "
     "normalised too. Files are in the page cache for all alike.",
     "teacher": "Sizes are pictures a batch. The student of params/paper.yaml on noise, with random weights: values do not "
     "change the time.",

@@ -38,6 +38,24 @@ def test_memory_beyond_the_inputs():
     assert seconds > 0 and megabytes == pytest.approx(16, abs=4)
 
 
+def test_what_takes_too_long_is_left_out(monkeypatch):
+    monkeypatch.setattr(retrieval, "PATIENCE", {"evaluation": 1.0})
+    fast, slow = 1e-9, 1.0 / (20 * 100)  # seconds a distance: one second at the first size, four at the second
+    monkeypatch.setattr(
+        timing, "in_turns", lambda calls, *_, **__: (
+            {name: np.full(2, (slow if "Python" in name else fast) * 20 * 100) for name in calls},
+            dict.fromkeys(calls, 0.5),
+        ),
+    )  # fmt: skip
+    table = timing.beside_peers("evaluation", Machine("cpu"), quick=True).set_index("size")
+    runs = table.loc[list(retrieval.QUICK)[1]].set_index("method")["runs"]
+    assert runs[retrieval.OURS] == 2 and (runs[[name for name in runs.index if "Python" in name]] == 0).all()
+    said = page.shown(table.reset_index())
+    assert (said["seconds"] == "left out").sum() == (runs == 0).sum() > 0
+    legend = page.growth(table.reset_index()).legends[0]
+    assert sum("left out beyond 20x100x16" in text.get_text() for text in legend.texts) == (runs == 0).sum()
+
+
 def test_tables_become_a_page(tmp_path):
     for name in ("evaluation", "reranking"):
         table = timing.beside_peers(name, Machine("cpu"), quick=True)
