@@ -22,7 +22,7 @@ from benchmarks import peers
 from reidlib.retrieval import EmbeddingSet, evaluate, rerank
 
 SIZES = {  # of each case, Q x G x D: runs
-    "evaluation": {"500x2000x512": 7, "1000x4000x512": 7, "2000x8000x512": 5, "3368x15913x512": 3},
+    "evaluation": {"500x2000x512": 7, "1000x4000x512": 5, "2000x8000x512": 3, "3368x15913x512": 3},
     "evaluation_large": {"3368x62500x512": 3, "3368x250000x512": 3, "3368x1000000x512": 3},
     "reranking": {"250x1250x512": 7, "500x2500x512": 5, "1000x5000x512": 3, "3368x15913x512": 3},
 }
