@@ -5,6 +5,7 @@
     timm:mobilenetv4_conv_small   any timm network
 
 Every encoder takes uint8 pictures as they lie in the decoded store and does its own resizing and normalisation.
+The three are imported where a network of theirs is built, not above: they take seconds, and not every notebook builds one.
 """
 
 import difflib
@@ -12,14 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import open_clip
-import timm
 import torch
 import torch.nn.functional as F
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from timm.models import group_parameters
 from torch import nn
-from transformers import AlignConfig, AlignModel, AlignTextConfig, AlignVisionConfig, AlignVisionModel
 
 from reidlib.params import EncoderParams
 
@@ -59,6 +55,8 @@ class Encoder(nn.Module):
 
     def layers(self) -> dict[str, int]:
         """Layer number of each of the network's parameters, counted from the input, for decay and freezing."""
+        from timm.models import group_parameters
+
         return group_parameters(self.network, self.network.group_matcher(coarse=False), reverse=True)
 
     def freeze(self, share: float) -> None:
@@ -81,7 +79,7 @@ class Encoder(nn.Module):
 class AlignTower(nn.Module):
     """transformers' ALIGN image tower, returning its pooled features [B, D] alone."""
 
-    def __init__(self, tower: AlignVisionModel):
+    def __init__(self, tower: nn.Module):
         super().__init__()
         self.tower = tower
         for module in tower.modules():
@@ -149,6 +147,9 @@ def _how_to_get(params: EncoderParams, file: Path | None, error) -> str:
 
 
 def _open_clip(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
+    import open_clip
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
     # open_clip takes a tag or a path; force_image_size resamples the position embedding to the size asked for
     model = open_clip.create_model(
         name,
@@ -161,10 +162,13 @@ def _open_clip(name: str, params: EncoderParams, size: tuple[int, int], file: Pa
 
 
 def _align(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
+    from timm.models import load_state_dict
+    from transformers import AlignModel, AlignVisionConfig, AlignVisionModel
+
     # pixel values from -1 to 1, as ALIGN was trained; the tower is convolutional, so any size goes
     if file is not None:
         tower = AlignVisionModel(AlignVisionConfig(hidden_dim=640))
-        state = timm.models.load_state_dict(str(file))
+        state = load_state_dict(str(file))
         # the file holds the tower alone, or the whole model
         tower_state = {k.removeprefix("vision_model."): v for k, v in state.items() if k.startswith("vision_model.")}
         tower.load_state_dict(tower_state or state)
@@ -176,6 +180,8 @@ def _align(name: str, params: EncoderParams, size: tuple[int, int], file: Path |
 
 
 def _timm(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
+    import timm
+
     # networks with a position embedding are made for one size; timm resamples the weights to it
     default = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     fixed = {"img_size": tuple(size)} if default.fixed_input_size else {}
@@ -200,6 +206,8 @@ def miniature(params: EncoderParams, size: tuple[int, int], vocabulary: int) -> 
     source = params.name.partition(":")[0]
     config = params.miniature
     if source == "open_clip":
+        import open_clip
+
         _check_keys(params.name, config["vision"], open_clip.CLIPVisionCfg.__dataclass_fields__)
         _check_keys(params.name, config["text"], open_clip.CLIPTextCfg.__dataclass_fields__)
         # CLIP's ResNet takes a whole number, its ViT also a pair
@@ -207,6 +215,8 @@ def miniature(params: EncoderParams, size: tuple[int, int], vocabulary: int) -> 
         text = open_clip.CLIPTextCfg(**config["text"], vocab_size=vocabulary)
         return open_clip.CLIP(config["embed_dim"], vision, text)
     if source == "align":
+        from transformers import AlignConfig, AlignModel, AlignTextConfig, AlignVisionConfig, AlignVisionModel
+
         _check_keys(params.name, config["vision"], AlignVisionConfig().to_dict())
         _check_keys(params.name, config["text"], AlignTextConfig().to_dict())
         vision = AlignVisionConfig(**{"batch_norm_momentum": 0.1, **config["vision"]}, image_size=max(size))
@@ -237,7 +247,7 @@ def _check_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 def image_tower(model: nn.Module) -> nn.Module:
     """The image half of a CLIP or ALIGN model, fit to be an Encoder's network."""
-    if isinstance(model, AlignModel):
+    if hasattr(model, "vision_model"):  # ALIGN's
         return AlignTower(model.vision_model)
     is_vit = hasattr(model.visual, "transformer")
     model.visual.group_matcher = _vit_group_matcher if is_vit else _resnet_group_matcher

@@ -12,13 +12,11 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import OffsetFrom
 from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
-from sklearn.manifold import TSNE
 
 from reidlib.data import Dataset
 from reidlib.results import costs, label, pairs, summary, title
@@ -26,7 +24,8 @@ from reidlib.retrieval import EmbeddingSet
 from reidlib.retrieval.evaluation import JUNK, distance_blocks
 from reidlib.study import Study
 
-PALETTE = sns.color_palette("colorblind").as_hex()
+# seaborn's "colorblind"
+PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"]
 KINDS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student": PALETTE[4], "student+kd": PALETTE[2]}
 MARKERS = {"pixels": "X", "expert": "s", "moe": "D", "student": "o", "student+kd": "^"}  # by kind, as the colours
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
@@ -34,8 +33,11 @@ SHAPES = "os^DvPX*<>hp"  # of identities
 INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
 PICTURE = 96  # pixels of a shown picture's longer side
 WIDTH = 7.5  # inches of a figure
-sns.set_style("ticks")  # importing this module sets the look of all figures
-plt.rcParams.update({
+GREY = ".15"
+plt.rcParams.update({  # importing this module sets the look of all figures, which is seaborn's "ticks" with changes
+    "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
+    "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
+    "lines.solid_capstyle": "round", "patch.edgecolor": "w", "patch.force_edgecolor": True,
     "figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 10,
     "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
     "figure.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
@@ -482,6 +484,8 @@ def embedding_map(panels: dict[str, EmbeddingSet], ids: int = 12, seed: int = 0)
     so are identities with a single picture; of the others, `ids` are drawn at random.
     Raises ValueError where panels hold different pictures or fewer than two identities.
     """
+    from sklearn.manifold import TSNE  # here, for it takes a second to import and no other figure needs it
+
     first = next(iter(panels.values()))
     for name, own in panels.items():
         if not (np.array_equal(own.pid, first.pid) and np.array_equal(own.camid, first.camid)):

@@ -4,16 +4,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pytorch_metric_learning.distances import LpDistance
-from pytorch_metric_learning.losses import TripletMarginLoss
-from pytorch_metric_learning.miners import BatchHardMiner
-from pytorch_metric_learning.reducers import MeanReducer
 
 from reidlib.models import Output
 from reidlib.params import DistillationParams, Recipe
-
-_EUCLIDEAN = LpDistance(normalize_embeddings=False)
-_HARDEST = BatchHardMiner(distance=_EUCLIDEAN)
 
 
 class Target(NamedTuple):
@@ -31,11 +24,16 @@ def identity_loss(logits: torch.Tensor, pid: torch.Tensor, label_smoothing: floa
 
 def triplet_loss(feature: torch.Tensor, pid: torch.Tensor, margin: float | None) -> torch.Tensor:
     """Batch-hard triplet loss (Hermans et al. 2017) on Euclidean distances; soft margin where `margin` is None."""
-    feature = feature.float()
-    loss = TripletMarginLoss(
-        margin=margin or 0.0, smooth_loss=margin is None, distance=_EUCLIDEAN, reducer=MeanReducer()
-    )
-    return loss(feature, pid, _HARDEST(feature, pid))
+    # here, for they pull in scipy.stats, which takes a second to import, and only training needs them
+    from pytorch_metric_learning.distances import LpDistance
+    from pytorch_metric_learning.losses import TripletMarginLoss
+    from pytorch_metric_learning.miners import BatchHardMiner
+    from pytorch_metric_learning.reducers import MeanReducer
+
+    feature, euclidean = feature.float(), LpDistance(normalize_embeddings=False)
+    hardest = BatchHardMiner(distance=euclidean)(feature, pid)
+    loss = TripletMarginLoss(margin or 0.0, smooth_loss=margin is None, distance=euclidean, reducer=MeanReducer())
+    return loss(feature, pid, hardest)
 
 
 def reid_loss(output: Output, target: Target, recipe: Recipe) -> dict[str, torch.Tensor]:

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AlignModel
 
 from reidlib.data.store import gather
 from reidlib.encoders import miniature
@@ -47,7 +45,7 @@ class Pair(nn.Module):
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor):
         x = images.float() / 127.5 - 1
-        if isinstance(self.model, AlignModel):
+        if hasattr(self.model, "vision_model"):  # ALIGN's
             out = self.model(input_ids=tokens, pixel_values=x, attention_mask=(tokens != _PAD).long())
             return F.normalize(out.image_embeds), F.normalize(out.text_embeds), 1 / self.model.temperature
         return self.model(x, tokens)
@@ -55,8 +53,10 @@ class Pair(nn.Module):
 
 def contrastive_loss(output, target=None) -> dict[str, torch.Tensor]:
     """Symmetric cross-entropy over the batch's pairs (Radford et al. 2021)."""
+    from open_clip import ClipLoss  # here, for open_clip takes seconds to import and only pretraining needs it
+
     image, text, scale = output
-    return {"contrastive": open_clip.ClipLoss()(image.float(), text.float(), scale.float())}
+    return {"contrastive": ClipLoss()(image.float(), text.float(), scale.float())}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,6 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
 from torch import nn
 from tqdm import tqdm
 
@@ -157,6 +155,8 @@ def train(
         warmup: epochs from a hundredth of `lr` to `lr`.
         layer_decay: factor on the learning rate from each of the encoder's layers to the one below.
     """
+    from timm.scheduler import CosineLRScheduler  # here, for timm takes seconds to import, and finished units need none
+
     accelerator = machine.accelerator()
     # fused: one call for all parameters, where small networks on a CPU would spend a tenth of a step on many
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay), lr=lr, fused=True)
@@ -204,6 +204,8 @@ def train(
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
     """Parameter groups for the optimizer: no weight decay on vectors, layer-wise learning rates in the encoder."""
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+
     if not isinstance(model, (Embedder, Router)) or layer_decay == 1:
         return param_groups_weight_decay(model, weight_decay)
     network = model.encoder.network

@@ -1,5 +1,8 @@
 """Encoders: every source gives what its name says, sees what it should, and numbers its layers from the input."""
 
+import subprocess
+import sys
+
 import open_clip
 import pytest
 import timm
@@ -188,7 +191,7 @@ def test_align_weights_load_from_a_folder_in_float16(tmp_path):
 def test_align_weights_load_from_a_whole_models_file(tmp_path, monkeypatch):
     # the tower is made small here; the keys are those of the published file: text, temperature and all
     small = align_like_the_base().config.vision_config
-    monkeypatch.setattr("reidlib.encoders.AlignVisionConfig", lambda **_: small)
+    monkeypatch.setattr("transformers.AlignVisionConfig", lambda **_: small)
     model = align_like_the_base()
     save_file(halved(model), tmp_path / "a.safetensors")
     encoder = build(EncoderParams(name="align:kakaobrain/align-base", weights="a.safetensors"), SIZE, tmp_path)
@@ -286,3 +289,11 @@ def test_the_real_architectures_build_train_a_step_save_and_load(tmp_path, name,
     assert made.shape == (2, model.dim)
     del model
     assert (embed(fresh(), images, machine) == made).all()
+
+
+def test_a_study_that_builds_no_network_imports_none_of_their_libraries():
+    code = "import sys; from reidlib import claims, figures, report, study; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    slow = {"open_clip", "transformers", "timm", "torchvision", "torch._dynamo", "scipy.stats", "sklearn"}
+    assert "torch" in done.stdout.split()
+    assert not slow.intersection(done.stdout.split())
