@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import OffsetFrom
 from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
@@ -33,6 +34,7 @@ SHAPES = "os^DvPX*<>hp"  # of identities
 INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
 PICTURE = 96  # pixels of a shown picture's longer side
 WIDTH = 7.5  # inches of a figure
+GAP, WORDS = 0.08, 0.22  # inches between two pictures, and above a picture for a line of words
 GREY = ".15"
 plt.rcParams.update({  # importing this module sets the look of all figures, which is seaborn's "ticks" with changes
     "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
@@ -42,6 +44,7 @@ plt.rcParams.update({  # importing this module sets the look of all figures, whi
     "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
     "figure.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e5e5e5", "svg.hashsalt": "reidlib",
+    "image.composite_image": False,  # or SVG would have pictures at 72 dpi
 })  # fmt: skip
 
 
@@ -84,9 +87,12 @@ def save(study: Study, name: str, figure: Figure) -> Figure:
 def write(figure: Figure, folder: Path, name: str) -> Figure:
     """<folder>/<name>.png and .svg, the same bytes for the same figure."""
     folder.mkdir(parents=True, exist_ok=True)
+    if figure.get_layout_engine() is not None:  # once, not for each file and for the notebook again
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=130)
+    figure.savefig(buffer, dpi=130, pil_kwargs={"compress_level": 1})
     image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
     image.save(folder / f"{name}.png", optimize=True)
     return figure
@@ -95,32 +101,60 @@ def write(figure: Figure, folder: Path, name: str) -> Figure:
 # the data
 
 
-def _show(axes: plt.Axes, picture: str | Path | np.ndarray, frame: str | None = None) -> None:
-    """A picture (a file, or uint8 [3, h, w]) without ticks, framed in a colour."""
+def _sheet(columns: int, width: float, height: float, left: float = 0.75, above: float = 0) -> tuple[Figure, plt.Axes]:
+    """One axes for many pictures, which takes a fraction of the time of many axes; its units are inches, y down.
+
+    columns x width by height inches for the pictures; left, above: inches beside them, for labels and a title.
+    """
+    figure, axes = plt.subplots(figsize=(columns * width + left, height + above + 0.25))
+    axes.set(xlim=(0, columns * width), ylim=(height, 0), aspect="equal")
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _show(
+    axes: plt.Axes, picture: str | Path | np.ndarray, box: tuple[float, float, float, float], frame: str | None = None,
+    **words: dict,
+) -> None:  # fmt: skip
+    """A picture (a file, or uint8 [3, h, w]) as large as it can be in the middle of a box, framed in a colour.
+
+    box: left, top, width, height. words: what stands "above", "below" or "left" of it, as arguments of `annotate`.
+    """
     if isinstance(picture, np.ndarray):
         image = Image.fromarray(picture.transpose(1, 2, 0))
     else:
         image = Image.open(picture).convert("RGB")
     image.thumbnail((PICTURE, PICTURE))
-    axes.imshow(image)
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set(visible=frame is not None, color=frame, linewidth=2.5)
+    scale = min(box[2] / image.width, box[3] / image.height)
+    width, height = scale * image.width, scale * image.height
+    x, y = box[0] + (box[2] - width) / 2, box[1] + (box[3] - height) / 2
+    axes.imshow(image, extent=(x, x + width, y + height, y))
+    if frame is not None:
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=frame, linewidth=2.5, clip_on=False))
+    places = {
+        "above": {"xy": (x + width / 2, y), "xytext": (0, 3), "ha": "center", "va": "baseline"},
+        "below": {"xy": (x + width / 2, y + height), "xytext": (0, -4), "ha": "center", "va": "top"},
+        "left": {"xy": (x, y + height / 2), "xytext": (-5, 0), "ha": "right", "va": "center"},
+    }
+    for place, look in words.items():
+        axes.annotate(**{"textcoords": "offset points", **places[place], **look})
 
 
-def _cell(columns: int, path, height: float, margin: float = 0.9) -> tuple[float, float]:
+def _ranked_look(rank: int, hit: bool) -> dict:
+    """Frame and words of an answer: a number, ticked green or crossed red."""
+    colour = RIGHT if hit else WRONG
+    return {
+        "frame": colour,
+        "above": {"text": f"{rank} {'✓' if hit else '✗'}", "color": colour, "fontsize": 9, "fontweight": "bold"},
+    }
+
+
+def _cell(columns: int, path, height: float, margin: float = 0.75) -> tuple[float, float]:
     """Width and height in inches of each of `columns` pictures like the one at `path`, at most `height` high."""
     with Image.open(path) as image:
         shape = max(0.75, image.width / image.height)  # labels need some width too
     width = min(height * shape, (WIDTH - margin) / columns)
     return width, max(width / shape, 0.6)
-
-
-def _grid(rows: int, columns: int, path, height: float) -> tuple[Figure, np.ndarray]:
-    """Axes for rows x columns pictures like the one at `path`, each of at most `height` inches."""
-    width, height = _cell(columns, path, height)
-    return plt.subplots(rows, columns, figsize=(columns * width + 0.9, rows * (height + 0.2) + 0.4), squeeze=False)
 
 
 def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, height: float = 1.0) -> Figure:
@@ -132,31 +166,30 @@ def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, heig
     known = frame[frame["pid"] > 0]
     chosen = np.sort(rng.permutation(known["pid"].unique())[:ids])
     per_id = min(per_id, known["pid"].value_counts()[chosen].max())
-    figure, grid = _grid(len(chosen), per_id, known["path"].iloc[0], height)
-    for pid, row in zip(chosen, grid):
+    width, height = _cell(per_id, known["path"].iloc[0], height)
+    figure, axes = _sheet(per_id, width, len(chosen) * (height + WORDS))
+    for row, pid in enumerate(chosen):
         own = known[known["pid"] == pid].sample(frac=1, random_state=rng)
         own = own.assign(turn=own.groupby("camid").cumcount()).sort_values("turn", kind="stable")[:per_id]
         own = own.sort_values("camid", kind="stable")
-        for axes in row:
-            axes.set_axis_off()
-        for axes, path, camid in zip(row, own["path"], own["camid"]):
-            axes.set_axis_on()
-            _show(axes, path)
-            axes.set_title(f"camera {camid}", fontsize=8, pad=2)
-        row[0].set_ylabel(f"pid {pid}", rotation=0, ha="right", va="center")
+        for column, (path, camid) in enumerate(zip(own["path"], own["camid"])):
+            box = (column * width + GAP / 2, row * (height + WORDS) + WORDS, width - GAP, height)
+            words = {"above": {"text": f"camera {camid}", "fontsize": 8}}
+            if column == 0:
+                words["left"] = {"text": f"pid {pid}"}
+            _show(axes, path, box, **words)
     return figure
 
 
 def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
     """Pictures uint8 [N, 3, h, w] with their captions below."""
-    rows = -(-len(pictures) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 2.4 * rows), squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, picture, caption in zip(grid.flat, pictures, captions):
-        axes.set_axis_on()
-        _show(axes, np.asarray(picture))
-        axes.set_xlabel("\n".join(textwrap.wrap(caption, 26)), fontsize=8)
+    width, words = WIDTH / columns, 0.55
+    height = width * pictures.shape[2] / pictures.shape[3] + words
+    figure, axes = _sheet(columns, width, height * -(-len(pictures) // columns), left=0)
+    for place, (picture, caption) in enumerate(zip(pictures, captions)):
+        box = (place % columns * width + GAP / 2, place // columns * height, width - GAP, height - words)
+        below = {"text": "\n".join(textwrap.wrap(caption, 26)), "fontsize": 8}
+        _show(axes, np.asarray(picture), box, below=below)
     return figure
 
 
@@ -387,16 +420,16 @@ def ranked_lists(
     query: rows with path and, to be printed, ap. order, correct: [rows, k], see `retrieval_examples`.
     """
     rows, k = order.shape
-    figure, grid = _grid(rows, k + 1, query["path"].iloc[0], 1.0)
-    for row, (_, asked), places, hits in zip(grid, query.iterrows(), order, correct):
-        _show(row[0], asked["path"], INK)
+    width, height = _cell(k + 1, query["path"].iloc[0], 1.0)
+    figure, axes = _sheet(k + 1, width, rows * (height + WORDS), above=0.25)
+    for row, (_, asked) in enumerate(query.iterrows()):
+        box = lambda column: (column * width + GAP / 2, row * (height + WORDS) + WORDS, width - GAP, height)  # noqa: B023, E731
+        words = {"above": {"text": "query"}} if row == 0 else {}
         if "ap" in asked:
-            row[0].set_ylabel(f"AP {100 * asked['ap']:.0f} %", rotation=0, ha="right", va="center")
-        for rank, (axes, path, hit) in enumerate(zip(row[1:], gallery["path"].iloc[places], hits), 1):
-            colour = RIGHT if hit else WRONG
-            _show(axes, path, colour)
-            axes.set_title(f"{rank} {'✓' if hit else '✗'}", color=colour, fontsize=9, fontweight="bold", pad=3)
-    grid[0, 0].set_title("query", fontsize=9, pad=3)
+            words["left"] = {"text": f"AP {100 * asked['ap']:.0f} %"}
+        _show(axes, asked["path"], box(0), INK, **words)
+        for rank, (path, hit) in enumerate(zip(gallery["path"].iloc[order[row]], correct[row]), 1):
+            _show(axes, path, box(rank), **_ranked_look(rank, hit))
     figure.suptitle(title)
     return figure
 
@@ -454,26 +487,21 @@ def paired_lists(comparison: Disagreement, height: float = 0.85) -> Figure:
         axes.text(0.5, 0.5, "\n".join(said), ha="center", va="center")
         return figure
     rows, k = next(iter(comparison.lists.values()))[0].shape
-    width, height = _cell(k + 1, comparison.query["path"].iloc[0], height, margin=1.5)
-    plan, heights = [], []
-    for row in range(rows):
-        plan += [[f"query {row}", *(f"{row} {method} {rank}" for rank in range(k))] for method in comparison.lists]
-        plan.append(["."] * (k + 1))  # keeps pairs apart
-        heights += [1, 1, 0.12]
-    size = ((k + 1) * width + 1.5, rows * (2 * (height + 0.2) + 0.12) + 0.6)
-    figure, grid = plt.subplot_mosaic(plan[:-1], figsize=size, height_ratios=heights[:-1])
+    asked, named = 0.85, 1.1  # inches for the query and for the methods' names
+    width, height = _cell(k, comparison.query["path"].iloc[0], height, margin=asked + named)
+    line, pair = height + WORDS, 2 * (height + WORDS) + GAP
+    figure, axes = _sheet(k, width, rows * pair - GAP, left=asked + named, above=0.55)
+    axes.set_xlim(-asked - named, k * width)
     for row, path in enumerate(comparison.query["path"]):
-        _show(grid[f"query {row}"], path, INK)
-        grid[f"query {row}"].set_title("query", fontsize=9, pad=3)
-        for method, (order, correct, ap) in comparison.lists.items():
-            for rank, (place, hit) in enumerate(zip(order[row], correct[row])):
-                axes, colour = grid[f"{row} {method} {rank}"], RIGHT if hit else WRONG
-                _show(axes, comparison.gallery["path"].iloc[place], colour)
-                mark = f"{rank + 1} {'✓' if hit else '✗'}"
-                axes.set_title(mark, color=colour, fontsize=9, fontweight="bold", pad=3)
+        box = (-asked - named, row * pair + WORDS, asked, 2 * line - WORDS)
+        _show(axes, path, box, INK, above={"text": "query"})
+        for place, (method, (order, correct, ap)) in enumerate(comparison.lists.items()):
             name = "\n".join([*textwrap.wrap(label(method), 14), f"AP {100 * ap[row]:.0f} %"])
-            grid[f"{row} {method} 0"].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    figure.suptitle("\n".join(line for text in said for line in textwrap.wrap(text, int(13 * size[0]))), fontsize=10)
+            for rank, (found, hit) in enumerate(zip(order[row], correct[row])):
+                box = (rank * width + GAP / 2, row * pair + place * line + WORDS, width - GAP, height)
+                words = {} if rank else {"left": {"text": name, "fontsize": 8}}
+                _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_look(rank + 1, hit), **words)
+    figure.suptitle("\n".join(line for text in said for line in textwrap.wrap(text, int(13 * figure.get_figwidth()))), fontsize=10)
     return figure
 
 
