@@ -32,7 +32,7 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
 
     parameters: their number.
     macs: multiply-adds per picture in convolutions, linear layers and attention, with those of resizing, normalisation
-        and activations left out: half of what torch's FlopCounterMode counts.
+        and activations left out: half of what torch's FlopCounterMode counts. The mean over the first few of `pictures`.
     latency_ms: time of one picture that lies ready on the device: the mean over the first few of `pictures`, one by
         one (a router's time depends on the picture), the median over the runs.
     throughput: pictures per second in batches of `batch`, median.
@@ -62,7 +62,7 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
             latency, rates = 1e3 * one[name] / len(alone), batch / many[name]
             rows += [
                 (name, "parameters", sum(p.numel() for p in model.parameters()), np.nan),
-                (name, "macs", np.mean([count_macs(model, picture) for picture in alone]), np.nan),
+                (name, "macs", count_macs(model, pictures[:FEW]) / len(alone), np.nan),
                 (name, "latency_ms", np.median(latency), _spread(latency)),
                 (name, "throughput", np.median(rates), _spread(rates)),
                 (name, "peak_memory_mb", (_weights(model) + _rise(model, pictures, device)) / 1e6, np.nan),

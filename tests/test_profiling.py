@@ -90,8 +90,8 @@ def test_macs_are_the_mean_over_pictures_where_they_depend_on_the_picture():
             self.small, self.large = nn.Linear(768, 10), nn.Linear(768, 30)
 
         def forward(self, images):
-            flat = images.float().flatten(1)
-            return self.small(flat) if images[0, 0, 0, 0] == 0 else self.large(flat)
+            flat, easy = images.float().flatten(1), images[:, 0, 0, 0] == 0
+            return self.small(flat[easy]), self.large(flat[~easy])
 
     pictures = np.zeros((2, 3, 16, 16), np.uint8)
     pictures[1] = 1
