@@ -56,7 +56,8 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
     ready = {name: deployed(copy.deepcopy(model)).to(device) for name, model in models.items()}
     with torch.no_grad(), accelerator.autocast():
         one = interleaved({n: partial(_each, model, alone) for n, model in ready.items()}, runs, device)
-        many = interleaved({n: partial(model, pictures) for n, model in ready.items()}, runs, device)
+        rises = {n: _rise(model, pictures, device) for n, model in ready.items()}  # and each has seen a batch: warm
+        many = interleaved({n: partial(model, pictures) for n, model in ready.items()}, runs, device, warm_up=0)
         rows = []
         for name, model in ready.items():
             latency, rates = 1e3 * one[name] / len(alone), batch / many[name]
@@ -65,7 +66,7 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
                 (name, "macs", count_macs(model, pictures[:FEW]) / len(alone), np.nan),
                 (name, "latency_ms", np.median(latency), _spread(latency)),
                 (name, "throughput", np.median(rates), _spread(rates)),
-                (name, "peak_memory_mb", (_weights(model) + _rise(model, pictures, device)) / 1e6, np.nan),
+                (name, "peak_memory_mb", (_weights(model) + rises[name]) / 1e6, np.nan),
                 (name, "file_mb", _file_size(model) / 1e6, np.nan),
             ]
     return pd.DataFrame(rows, columns=["method", "metric", "value", "spread"])
