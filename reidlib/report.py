@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
 import pandas as pd
-from nbformat import NotebookNode
 
 if TYPE_CHECKING:  # a study's params and folders are all this needs: nothing that trains is loaded
+    from nbformat import NotebookNode
+
     from reidlib.study import Study
 
 SETTINGS = Path(__file__).parents[1] / "report"  # Sphinx's
@@ -74,7 +74,8 @@ def write_site(study: "Study") -> Path:
 
     Raises RuntimeError where Sphinx has anything to complain of; the former site stays then.
     """
-    from sphinx.cmd.build import build_main  # here, for it takes a second and write_readme needs none of it
+    import nbformat  # these two here, for each takes a second and write_readme needs neither
+    from sphinx.cmd.build import build_main
 
     folder, site = study.results, study.results / "report"
     with tempfile.TemporaryDirectory() as scratch:
@@ -181,8 +182,10 @@ def _notebooks(folder: Path) -> list[Path]:
     return sorted((folder / "notebooks").glob("*.ipynb"))
 
 
-def _for_readers(file: Path) -> NotebookNode:
+def _for_readers(file: Path) -> "NotebookNode":
     """An executed notebook without progress bars, warnings, widgets; its title says what it was run for."""
+    import nbformat
+
     notebook = nbformat.read(file, as_version=4)
     notebook.metadata.pop("widgets", None)  # they need a kernel, or scripts from a network
     which = file.stem.partition("-")[2]
@@ -199,6 +202,6 @@ def _for_readers(file: Path) -> NotebookNode:
     return notebook
 
 
-def _noise(output: NotebookNode) -> bool:
+def _noise(output: "NotebookNode") -> bool:
     """Whether an output is a progress bar, a warning or a widget."""
     return output.get("name") == "stderr" or WIDGET in output.get("data", {})

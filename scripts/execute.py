@@ -90,9 +90,10 @@ def _copy(done: Path, copy: Path, publish_images: bool) -> None:
         if not publish_images:
             del output["data"]["image/png"]
             continue
-        image = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
-        buffer = io.BytesIO()
-        image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        image, buffer = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))), io.BytesIO()
+        if image.mode == "P":  # a figure's file, which has them already
+            continue
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         output["data"]["image/png"] = base64.b64encode(buffer.getvalue()).decode()
     nbformat.write(notebook, copy)
 
