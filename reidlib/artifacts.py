@@ -2,7 +2,8 @@
 
 A unit of work is kept in a folder named by what it is and by a hash of all it depends on (its key): params, data, the
 units it builds on, and the code that makes it. Ask for it again and it is loaded; change anything it depends on and
-it is made anew, the old one left in place. Two processes asking for the same unit make it once.
+it is made anew, the old one left in place. Two processes asking for the same unit make it once; processes that were
+launched together train it together, and the first of them writes it.
 
     store = Store("artifacts/demo")
     store.fit("expert-clip", key, model, train)      # a trained network
@@ -29,10 +30,11 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from reidlib import processes
 from reidlib.provenance import origin
 
 # the modules whose code decides what a trained network is; figures or tables don't
-TRAINING_CODE = ("data.store", "data.batches", "data.augment", "encoders", "models", "losses", "training")
+TRAINING_CODE = ("data.store", "data.batches", "data.augment", "encoders", "models", "losses", "processes", "training")
 
 
 def digest(key) -> str:
@@ -79,24 +81,29 @@ class Store:
                 on where it stopped) and returns the history, one row an epoch.
         Returns:
             The unit's folder, with weights.safetensors, history.csv and made.json: seconds (since it was resumed, if it
-            was), resumed, finished, and what `provenance.origin` says.
+            was), resumed, processes, finished, and what `provenance.origin` says.
         """
         folder = self.folder(name, key)
-        with FileLock(folder / "lock"):
+        with processes.holding(FileLock(folder / "lock")):
             weights = folder / "weights.safetensors"
             if not weights.exists():
                 start, resumed = time.perf_counter(), any(folder.glob("checkpoint*"))
                 history = train(model, folder)
-                history.to_csv(folder / "history.csv", index=False)
-                self._made(folder, start, resumed=resumed)
-                _whole(weights, lambda path: save_model(model, str(path)))
-                for checkpoint in folder.glob("checkpoint*"):
-                    checkpoint.unlink()
+                if processes.first():
+                    history.to_csv(folder / "history.csv", index=False)
+                    self._made(folder, start, resumed=resumed, processes=processes.count())
+                    _whole(weights, lambda path: save_model(model, str(path)))
+                    for checkpoint in folder.glob("checkpoint*"):
+                        checkpoint.unlink()
+                processes.wait()
             load_model(model, str(weights))
         return folder
 
     def arrays(self, name: str, key: dict, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Named arrays: loaded if they were computed before, else computed and kept."""
+        """Named arrays: loaded if they were computed before, else computed and kept.
+
+        Of processes that were launched together one computes while the others wait: `compute` must not train.
+        """
         folder = self.folder(name, key)
         with FileLock(folder / "lock"):
             file = folder / "arrays.safetensors"

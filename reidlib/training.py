@@ -6,6 +6,7 @@ What differs is handed in: `batches` says what a step sees, `objective` what it 
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 from tqdm import tqdm
 
+from reidlib import processes
 from reidlib.data.augment import augment
 from reidlib.data.batches import identity_batches
 from reidlib.data.store import gather
@@ -34,12 +37,17 @@ class Machine:
     precision: str = "no"  # no (float32), bf16, fp16
 
     def accelerator(self) -> Accelerator:
-        """accelerate's view of this machine. Raises ValueError where there is no such device."""
+        """accelerate's view of this machine; processes that were launched together meet here.
+
+        Raises ValueError where there is no such device.
+        """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device: cuda, but torch finds no GPU here; set device to auto or cpu")
         # accelerate keeps the first settings for the life of the process; another study may have others
         AcceleratorState._reset_state(reset_partial_state=True)
-        return Accelerator(mixed_precision=self.precision, cpu=self.device == "cpu")
+        cpu = self.device == "cpu" or (processes.launched() > 1 and not torch.cuda.is_available())
+        patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # others may train what these processes wait for
+        return Accelerator(mixed_precision=self.precision, cpu=cpu, kwargs_handlers=[patience])
 
     def torch_device(self) -> torch.device:
         return self.accelerator().device
@@ -70,7 +78,7 @@ class OnlineTeacher:
         """Embedding [B, D] and logits [B, identities] of the augmented `images`, uint8 [B, 3, H, W]."""
         half = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.no_grad(), torch.autocast(images.device.type, half, enabled=self.precision != "no"):
-            return self.model.teach(images)
+            return processes.together(self.model.teach, (images,))
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,8 @@ def train(
 ) -> pd.DataFrame:
     """Train `model` in place with AdamW, linear warm-up and cosine decay; returns the history, one row an epoch.
 
+    Processes that were launched together share each batch and end, but for rounding, where one process ends.
+
     Args:
         folder: a checkpoint is kept here after each epoch; if there is one already, training goes on from it and
             ends where an uninterrupted run would have ended, to the bit on a CPU.
@@ -170,12 +180,14 @@ def train(
         warmup_prefix=True,
         t_in_epochs=False,
     )
-    model, optimizer = accelerator.prepare(model, optimizer)
+    # "evaluation mode" is accelerate's word for "without DistributedDataParallel": see processes.average_gradients
+    model, optimizer = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(optimizer)
     checkpoint = Path(folder) / "checkpoint.pt"
     history: list[dict] = []
     if checkpoint.exists():
         history = _resume(checkpoint, accelerator.unwrap_model(model), optimizer)
-    with tqdm(total=epochs * steps, initial=len(history) * steps, desc=label, unit="step", mininterval=1) as bar:
+    look = {"desc": label, "unit": "step", "mininterval": 1, "disable": not accelerator.is_main_process}
+    with tqdm(total=epochs * steps, initial=len(history) * steps, **look) as bar:
         for epoch in range(len(history), epochs):
             torch.manual_seed(_mix(seed, epoch))  # dropout and the like depend on the epoch alone, so resuming is exact
             model.train()
@@ -183,9 +195,10 @@ def train(
             for step, (inputs, target) in enumerate(batches.epoch(epoch, accelerator.device)):
                 scheduler.step_update(min(epoch * steps + step, epochs * steps - 1))
                 with accelerator.autocast():
-                    output = model(*inputs)
+                    output = processes.together(model, inputs)
                 terms = objective(output, target)
                 accelerator.backward(sum(terms.values()))
+                processes.average_gradients(model)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 for name, term in terms.items():

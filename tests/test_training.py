@@ -1,12 +1,16 @@
 """The training loop: it learns, resumes to the bit, and does with rates, frozen layers and teachers what it says."""
 
+import json
+import os
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, multiprocessing, nn
 
+from reidlib.artifacts import Store
 from reidlib.encoders import Encoder, build
-from reidlib.losses import distillation_loss, reid_loss, relational_distillation
+from reidlib.losses import distillation_loss, moe_loss, reid_loss, relational_distillation
 from reidlib.models import Embedder, Fusion
 from reidlib.params import Augmentation, DistillationParams, EncoderParams, Recipe
 from reidlib.training import FeatureBatches, Machine, PictureBatches, TeacherCache, embed, parameter_groups, train
@@ -279,3 +283,67 @@ def test_a_machine_is_as_it_says_whatever_came_before(tmp_path):
 def test_a_gpu_that_is_not_there_is_not_replaced_in_silence():
     with pytest.raises(ValueError, match="device: cuda"):
         Machine("cuda").accelerator()
+
+
+# several processes
+
+MANY = RECIPE.model_copy(update={"epochs": 2, "p": 6, "lr": 1e-3, "augmentation": Augmentation(pad=2)})
+
+
+def taught():
+    """A student with batch norms of several classes, dropout and all terms of distillation: model, batches, objective."""
+    torch.manual_seed(3)
+    student = Embedder(build(EncoderParams(name="timm:test_byobnet"), (32, 32)), 6, teacher_dim=7)
+    student.encoder.network = nn.Sequential(student.encoder.network, nn.Dropout(0.2))
+    student.encoder.network[0].stem.requires_grad_(False)  # its batch norm is frozen
+    rng = np.random.default_rng(4)
+    pixels = np.kron(coloured(noise=60), np.ones((2, 2), np.uint8))
+    cache = TeacherCache(*(rng.normal(size=(24, 2, width)).astype(np.float32) for width in (7, 6)))
+    kd = DistillationParams(teachers=[], logit=1, embedding=1, relational=1)
+    batches = PictureBatches(pixels, LABELS, MANY, 0, cache)
+    return student, batches, lambda output, target: distillation_loss(output, target, MANY, kd)
+
+
+def gated():
+    """A gate with a term that balances its choice over the batch: model, batches, objective."""
+    torch.manual_seed(5)
+    rng = np.random.default_rng(6)
+    features = [rng.normal(size=(24, 2, width)).astype(np.float32) for width in (6, 5)]
+    batches = FeatureBatches(features, LABELS, MANY, 0)
+    return Fusion([6, 5], 16, 6, "soft"), batches, lambda output, target: moe_loss(output, target, MANY, balance=1)
+
+
+def trained(root):
+    """What comes of both: the history and the weights."""
+    found = []
+    for name, make in {"student": taught, "gate": gated}.items():
+        model, batches, objective = make()
+        work = lambda model, folder: fit(model, folder, MANY, objective, batches)  # noqa: E731, B023
+        folder = Store(root).fit(name, {}, model, work)
+        found.append((np.loadtxt(folder / "history.csv", delimiter=",", skiprows=1), model.state_dict()))
+    return found
+
+
+def one_of(rank, meeting, count, root):
+    """What each of `count` processes does."""
+    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}  # as accelerate launch has it
+    os.environ.update({name: str(value) for name, value in own.items()})
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
+    torch.save(trained(root / "store"), root / f"{rank}.pt")
+    with pytest.raises(ValueError, match=r"2 processes can't share batches of 9 evenly.*p x k"):
+        fit(tiny(), root / f"odd-{rank}", RECIPE.model_copy(update={"p": 3, "k": 3}))
+    distributed.destroy_process_group()
+
+
+def test_two_processes_end_where_one_does(tmp_path):
+    multiprocessing.spawn(one_of, args=(tmp_path / "meeting", 2, tmp_path), nprocs=2)
+    alone = trained(tmp_path / "alone")
+    for rank in range(2):
+        for (history, state), (expected, weights) in zip(torch.load(tmp_path / f"{rank}.pt", weights_only=False), alone):
+            assert np.allclose(history, expected, rtol=1e-4)
+            assert state.keys() == weights.keys()
+            for name in weights:
+                assert torch.allclose(state[name], weights[name], rtol=1e-4, atol=2e-5), name
+    made = [json.loads(file.read_text())["processes"] for file in (tmp_path / "store").rglob("made.json")]
+    assert made == [2, 2] and not list(tmp_path.rglob("*.partial"))
