@@ -1,55 +1,49 @@
-# Which notebook runs with what, after what. Called by `make study`; by hand:
+# Which notebook runs with what, after what. Called by `make study`; by hand, for one study or several at once:
 #
-#     .venv/bin/snakemake --cores 2 --config study=demo
+#     .venv/bin/snakemake --cores 2 --config study="demo vehicle2cam"
 #
 # A notebook is run again when it, the params file, reidlib or a notebook before it has changed; inside it, every unit of
 # work that is finished is found again (see reidlib/artifacts.py), so that running again takes seconds.
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 from reidlib import params
 
-STUDY = config.get("study", "demo")
-PARAMS = params.load(f"params/{STUDY}.yaml")
-DONE = f"artifacts/{STUDY}/notebooks"
+STUDIES = {study: params.load(f"params/{study}.yaml") for study in config.get("study", "demo").split()}
+DONE = "artifacts/{study}/notebooks"
 LIBRARY = sorted(str(path) for path in Path("reidlib").rglob("*.py"))
-
-# networks are small next to what a core does at once: independent notebooks side by side beat one with all cores
-EXPERT_THREADS = max(1, workflow.cores // len(PARAMS.experts))
-DATASET_THREADS = max(1, workflow.cores // len(PARAMS.datasets))
-HALF = max(1, workflow.cores // 2)
-
-wildcard_constraints:
-    expert="|".join(PARAMS.experts),
-    dataset="|".join(PARAMS.datasets),
+CORES = workflow.cores
 
 
 def run(parameters=""):
     """The shell command that runs a rule's notebook with `study` and other parameters."""
     return (
         "OMP_NUM_THREADS={threads} NUMBA_NUM_THREADS={threads} " + sys.executable + " scripts/execute.py {input.notebook} "
-        "{output} results/" + STUDY + "/notebooks -p study params/" + STUDY + ".yaml " + parameters
+        "{output[0]} results/{wildcards.study}/notebooks -p study params/{wildcards.study}.yaml " + parameters
     )
+
+
+def share(parts):
+    """Each part's threads, where each study has so many. Networks are small next to what a core does at once: independent
+    notebooks side by side beat one with all cores."""
+    return max(1, CORES // (parts * len(STUDIES)))
 
 
 rule all:
     input:
-        f"{DONE}/08_report.ipynb",
-    output:
-        touch(f"artifacts/{STUDY}/finished"),
+        expand("artifacts/{study}/finished", study=STUDIES),
 
 
 rule data:
     input:
         notebook="notebooks/01_data.ipynb",
-        params=f"params/{STUDY}.yaml",
+        params="params/{study}.yaml",
         library=LIBRARY,
     output:
-        f"{DONE}/01_data.ipynb",
-    threads: workflow.cores
+        DONE + "/01_data.ipynb",
+    threads: share(1)
     shell:
         run()
 
@@ -60,18 +54,18 @@ rule experts:
         notebook="notebooks/02_experts.ipynb",
     output:
         DONE + "/02_experts-{expert}.ipynb",
-    threads: EXPERT_THREADS
+    threads: lambda w: share(len(STUDIES[w.study].experts))
     shell:
         run("-p expert {wildcards.expert}")
 
 
 rule moe:
     input:
-        expand(rules.experts.output, expert=PARAMS.experts),
+        lambda w: expand(rules.experts.output, study=w.study, expert=STUDIES[w.study].experts),
         notebook="notebooks/03_moe.ipynb",
     output:
         DONE + "/03_moe-{dataset}.ipynb",
-    threads: DATASET_THREADS
+    threads: lambda w: share(len(STUDIES[w.study].datasets))
     shell:
         run("-p dataset {wildcards.dataset}")
 
@@ -82,29 +76,33 @@ rule distillation:
         notebook="notebooks/04_distillation.ipynb",
     output:
         DONE + "/04_distillation-{dataset}.ipynb",
-    threads: DATASET_THREADS
+    threads: lambda w: share(len(STUDIES[w.study].datasets))
     shell:
         run("-p dataset {wildcards.dataset}")
 
 
 rule ablations:
     input:
-        expand(rules.distillation.output, dataset=PARAMS.ablations.datasets if PARAMS.ablations else PARAMS.datasets),
+        lambda w: expand(
+            rules.distillation.output,
+            study=w.study,
+            dataset=(STUDIES[w.study].ablations or STUDIES[w.study]).datasets,
+        ),
         notebook="notebooks/05_ablations.ipynb",
     output:
-        f"{DONE}/05_ablations.ipynb",
-    threads: HALF if PARAMS.mixed else workflow.cores
+        DONE + "/05_ablations.ipynb",
+    threads: lambda w: share(2 if STUDIES[w.study].mixed else 1)
     shell:
         run()
 
 
 rule cross_domain:
     input:
-        expand(rules.distillation.output, dataset=PARAMS.datasets),
+        lambda w: expand(rules.distillation.output, study=w.study, dataset=STUDIES[w.study].datasets),
         notebook="notebooks/06_cross_domain.ipynb",
     output:
-        f"{DONE}/06_cross_domain.ipynb",
-    threads: HALF
+        DONE + "/06_cross_domain.ipynb",
+    threads: share(2)
     shell:
         run()
 
@@ -115,8 +113,8 @@ rule efficiency:
         rules.cross_domain.output,
         notebook="notebooks/07_efficiency.ipynb",
     output:
-        f"{DONE}/07_efficiency.ipynb",
-    threads: workflow.cores  # nothing beside it while it measures
+        DONE + "/07_efficiency.ipynb",
+    threads: CORES  # nothing beside it while it measures
     shell:
         run()
 
@@ -126,10 +124,10 @@ rule results:
         rules.efficiency.output,
         script="scripts/gather.py",
     output:
-        f"results/{STUDY}/results.csv",
-    threads: workflow.cores
+        "results/{study}/results.csv",
+    threads: share(1)
     shell:
-        sys.executable + " {input.script} params/" + STUDY + ".yaml"
+        sys.executable + " {input.script} params/{wildcards.study}.yaml"
 
 
 rule report:
@@ -137,7 +135,8 @@ rule report:
         rules.results.output,
         notebook="notebooks/08_report.ipynb",
     output:
-        f"{DONE}/08_report.ipynb",
-    threads: workflow.cores
+        DONE + "/08_report.ipynb",
+        touch("artifacts/{study}/finished"),
+    threads: share(1)
     shell:
         run()

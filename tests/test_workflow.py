@@ -1,0 +1,68 @@
+"""The Snakefile without its work: several studies at once, and what a Slurm cluster would be asked for."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SLOW = {"experts", "moe", "distillation", "ablations", "cross_domain", "efficiency"}
+
+# stands in for scripts/execute.py: a notebook waits for the other study's to start
+MEET = """
+import sys, time
+from pathlib import Path
+done, study = Path(sys.argv[2]), Path(sys.argv[sys.argv.index("study") + 1]).stem
+Path(f"{study}-{done.stem}").touch()
+other = Path(f"{'demo' if study == 'smoke' else 'smoke'}-{done.stem}")
+limit = time.monotonic() + 60
+while not other.exists():
+    if time.monotonic() > limit:
+        sys.exit(f"{other} never started")
+    time.sleep(0.05)
+done.touch()
+"""
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """The project without anything that was made before."""
+    for name in ("notebooks", "params", "profiles", "reidlib", "scripts", "Snakefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def snakemake(project: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "snakemake", "--nocolor", *arguments]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_the_slurm_profile_says_what_each_node_of_each_study_needs(project):
+    executor = () if find_spec("snakemake_executor_plugin_slurm") else ("--executor", "dryrun")
+    log = snakemake(project, "--dry-run", "--profile", "profiles/slurm", *executor, "--config", "study=demo paper")
+    nodes = {}
+    for node in re.split(r"\n(?=rule )", log)[1:]:
+        if study := re.search(r"study=(\w+)", node):
+            need = {name: int(number) for name, number in re.findall(r"(mem_mb|runtime|gpu)=(\d+)", node)}
+            need["threads"] = int(re.search(r"threads: (\d+)", node)[1])
+            nodes.setdefault((study[1], re.match(r"rule (\w+):", node)[1]), need)
+    assert {rule for _, rule in nodes} == SLOW | {"data", "results", "report"} and len(nodes) == 2 * 9
+    for (_, rule), need in nodes.items():
+        assert need["mem_mb"] >= 8000 and need["runtime"] >= 60 and 2 <= need["threads"] <= 16
+        assert need.get("gpu") == (1 if rule in SLOW else None)
+
+
+def test_nodes_of_two_studies_run_at_once(project):
+    (project / "scripts").unlink()
+    (project / "scripts").mkdir()
+    (project / "scripts" / "execute.py").write_text(MEET)
+    (project / "scripts" / "gather.py").touch()
+    snakemake(project, "--cores", "4", "--until", "experts", "--config", "study=demo smoke")
+    assert sorted(p.name for p in project.glob("*-*")) == sorted(
+        f"{study}-{node}" for study in ("demo", "smoke") for node in ("01_data", "02_experts-align", "02_experts-clip")
+    )
