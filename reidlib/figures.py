@@ -316,6 +316,8 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
     methods: only these; None: all but variants, as far as they were tested on another data set than their training's.
     Raises ValueError where there is none.
     """
+    import seaborn as sns  # here, for it takes a second to import and no other figure needs it
+
     rows = summary(_chosen(results, methods)[lambda t: t["metric"] == metric])
     across = rows["train_dataset"] != rows["test_dataset"]
     rows = rows[rows["method"].isin(rows["method"][across])]
@@ -333,10 +335,10 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
         axes.set_axis_off()
     for axes, method in zip(grid.flat, shown):
         cells = rows[rows["method"] == method].pivot(index="train_dataset", columns="test_dataset", values="mean")
-        values = 100 * cells.reindex(index=trains, columns=tests).to_numpy()
-        # a mesh, not an image: `save` keeps figures with images back where the data's pictures must not be published
-        mesh = axes.pcolormesh(values, cmap="viridis", norm=scale, edgecolors="white", linewidth=1)
-        for (row, column), value in np.ndenumerate(values):
+        cells = 100 * cells.reindex(index=trains, columns=tests)
+        # (its cells are a mesh, not an image: `save` keeps figures with images back where pictures must not be published)
+        sns.heatmap(cells, ax=axes, cmap="viridis", norm=scale, cbar=False, linewidths=1, linecolor="white")
+        for (row, column), value in np.ndenumerate(cells):
             dark = not np.isnan(value) and scale(value) < 0.6
             text = "–" if np.isnan(value) else f"{value:.1f}"
             weight = "bold" if trains[row] == tests[column] else "normal"
@@ -346,17 +348,14 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
         axes.set_xticks(np.arange(len(tests)) + 0.5, tests, fontsize=8, rotation=0 if len(tests) < 3 else 30)
         axes.set_yticks(np.arange(len(trains)) + 0.5, [name.replace("+", "\n+ ") for name in trains], fontsize=8)
         axes.tick_params(length=0)
-        axes.set_ylim(len(trains), 0)
-        axes.grid(False)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        axes.set(xlabel=None, ylabel=None)
     for place, axes in enumerate(grid.flat[: len(shown)]):
         if place + columns >= len(shown):
             axes.set_xlabel("tested on", fontsize=8)
             axes.tick_params(labelbottom=True)
         if place % columns == 0:
             axes.set_ylabel("trained on", fontsize=8)
-    figure.colorbar(mesh, ax=grid, label=f"{metric} (%), bold: trained there", aspect=25, pad=0.02)
+    figure.colorbar(plt.cm.ScalarMappable(scale, "viridis"), ax=grid, label=f"{metric} (%), bold: trained there", aspect=25, pad=0.02)
     return figure
 
 
@@ -501,7 +500,8 @@ def paired_lists(comparison: Disagreement, height: float = 0.85) -> Figure:
                 box = (rank * width + GAP / 2, row * pair + place * line + WORDS, width - GAP, height)
                 words = {} if rank else {"left": {"text": name, "fontsize": 8}}
                 _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_look(rank + 1, hit), **words)
-    figure.suptitle("\n".join(line for text in said for line in textwrap.wrap(text, int(13 * figure.get_figwidth()))), fontsize=10)
+    wide = int(13 * figure.get_figwidth())
+    figure.suptitle("\n".join(line for text in said for line in textwrap.wrap(text, wide)), fontsize=10)
     return figure
 
 

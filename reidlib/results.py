@@ -1,11 +1,11 @@
-"""The tidy results table: kept part by part, gathered with its evidence, and the tables made of it.
+"""The tidy results table: kept part by part, gathered with its evidence, and read again.
 
 rows = keep(study, "02_experts", accuracy(study, ["expert:clip"]))      one part from each notebook
 gather(study)                                                           all parts, into results/<study>/
 read(study), read_evaluations(study), read_provenance(study)            what lies there: all that tables need
 
-Tables take `rows` (of results.csv) and `evaluations` (AP of each query, CMC), and no study: what is shown is made from
-what is written down.
+What is shown is made from what is written down: tables, claims and most figures take `rows` (of results.csv) and
+`evaluations` (AP of each query, CMC), and no study.
 """
 
 import hashlib
@@ -32,7 +32,6 @@ NAMES = {
     "moe:uniform": "Uniform ensemble", "moe:concat": "Concatenation",
     "student": "Student", "student+kd:moe": "Student + KD from MoE", "student+kd:uniform": "Student + KD from ensemble",
 }  # fmt: skip
-TEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "→": r"$\to$", "–": "--", "−": "$-$"})
 
 
 def label(method: str) -> str:
@@ -334,95 +333,7 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
     return rows.pivot_table(index="method", columns="metric", values=values, sort=False).reindex(columns=COSTS)
 
 
-# tables
-
-
-def main_table(
-    results: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"),
-    across: bool = False,
-) -> pd.DataFrame:  # fmt: skip
-    """A row a method; columns (data set, metric) in percent as "75.2 ± 1.1", the 95 % interval over the seeds.
-
-    across: also the methods tested on another data set than their training's, as "a → b".
-    """
-    rows = pairs(summary(results), across)
-    names = list(dict.fromkeys(rows["pair"]))
-    rows = rows[rows["metric"].isin(metrics) & rows["method"].isin(methods)]
-    half = 100 * (rows["high"] - rows["mean"])
-    text = [f"{100 * m:.1f}" + ("" if np.isnan(h) else f" ± {h:.1f}") for m, h in zip(rows["mean"], half)]
-    table = rows.assign(text=text).pivot(index="method", columns=["pair", "metric"], values="text")
-    present = [(pair, metric) for pair in names for metric in metrics if (pair, metric) in table]
-    table = table.loc[[m for m in methods if m in table.index], present].fillna("")
-    return table.rename(index=label).rename_axis(index=None, columns=[None, None])
-
-
-def efficiency_table(results: pd.DataFrame, configuration: str | None = None) -> pd.DataFrame:
-    """A row a method: what it costs, and how much less than the MoE with the soft gate and than CLIP.
-
-    configuration: of the networks measured, e.g. "paper"; by default the study's own. Empty where none was measured.
-    """
-    suffix = f"/configuration={configuration}" if configuration else ""
-    table = costs(results).join(_spread(results))
-    other = table.index.str.contains("/(?:configuration|size)=")
-    table = table[table.index.str.endswith(suffix) if suffix else ~other].rename(lambda m: m.removesuffix(suffix))
-    out = pd.DataFrame({
-        "parameters (M)": table["parameters"] / 1e6, "MACs (G)": table["macs"] / 1e9,
-        "latency (ms)": table["latency_ms"], "latency IQR (ms)": table["latency_ms_iqr"],
-        "throughput (pictures/s)": table["throughput"], "memory (MB)": table["peak_memory_mb"],
-        "file (MB)": table["file_mb"],
-    }).map(digits)  # fmt: skip
-    for method, name in {"moe:soft": "MoE", clip(table.index): label(clip(table.index))}.items():
-        for metric, what in {"parameters": "parameters", "latency_ms": "time"}.items():
-            if method in table.index:
-                reduction = 100 * (1 - table[metric] / table.loc[method, metric])
-                out[f"{what} vs {name} (% less)"] = reduction.round(1)
-    return out.rename(index=label).rename_axis(index=None)
-
-
 def clip(methods: Sequence[str]) -> str:
     """The expert that is CLIP, or is first named and so stands in for it; "" where there is no expert."""
     experts = [method for method in methods if method.startswith("expert:")]
     return "expert:clip" if "expert:clip" in experts else next(iter(experts), "")
-
-
-def _spread(results: pd.DataFrame) -> pd.Series:
-    rows = results[results["metric"] == "latency_ms_iqr"]
-    return rows.groupby("method")["value"].mean().rename("latency_ms_iqr")
-
-
-def digits(value: float) -> float:
-    """Four digits of it, as tables print a cost."""
-    return float(f"{value:.4g}")
-
-
-def write_table(
-    study: Study, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True
-) -> pd.DataFrame:  # fmt: skip
-    """results/<study>/tables/<name>.csv, .md and .tex, the latter two with caption and the study's note; -> `table`.
-
-    An empty table is not written, and a former one by its name is removed.
-    own_networks: False where the numbers are not of the study's networks, so that title and note would mislead.
-    """
-    whole = f"{title(study, caption)}. {study.params.note or ''}".strip()
-    caption = whole if own_networks else f"{caption}."
-    flat = table.copy()
-    flat.columns = [" ".join(map(str, c)) if isinstance(c, tuple) else c for c in table.columns]
-    folder = study.results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    if table.empty:
-        for suffix in ("csv", "md", "tex"):
-            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
-        return table
-    flat.to_csv(folder / f"{name}.csv")
-    flat = flat.map(lambda value: "" if pd.isna(value) else value)
-    (folder / f"{name}.md").write_text(f"{caption}\n\n{flat.to_markdown(disable_numparse=True)}\n")
-    plain = table.rename(index=_tex, columns=_tex).map(_tex)
-    latex = plain.to_latex(caption=_tex(caption), label=f"tab:{name}", position="tb", multicolumn_format="c", na_rep="")
-    (folder / f"{name}.tex").write_text(latex)
-    return table
-
-
-def _tex(value):
-    if isinstance(value, str):
-        return value.translate(TEX)
-    return value if not isinstance(value, float) else "" if np.isnan(value) else f"{value:g}"

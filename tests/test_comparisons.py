@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reidlib import comparisons
+from reidlib import comparisons, tables
 from reidlib.results import COLUMNS
 
 MAP = {  # method -> mAP on (vehicles, people)
@@ -63,7 +63,7 @@ def test_the_best_expert_is_that_of_the_data_set():
 
 
 def test_the_grid_and_its_interaction():
-    table = comparisons.grid_table(*made(home()))
+    table = tables.grid_table(*made(home()))
     vehicles = table[table["data set"] == "vehicles"].drop(columns="data set")
     assert vehicles.T.to_dict("list") == {
         "CLIP expert (best)": ["60.0", "40.0", "50.0", "+10.0 [10.0, 10.0]"],
@@ -78,14 +78,14 @@ def test_the_grid_and_its_interaction():
 def test_an_edited_result_changes_the_table():
     rows, evaluations = made(home())
     rows.loc[(rows["method"] == "student+kd:moe") & (rows["train_dataset"] == "vehicles"), "value"] += 0.1
-    table = comparisons.grid_table(rows, evaluations)
+    table = tables.grid_table(rows, evaluations)
     assert table["what KD adds (points)"].iloc[3] == "+17.0 [17.0, 17.0]"
 
 
 def test_gates_beside_what_they_cost():
     rows, evaluations = made(home())
     rows = pd.concat([rows, cost("moe:soft", 150e6, 40.0), cost("expert:clip", 86e6, 30.0), cost("student", 1e6, 1.0)])
-    table = comparisons.gates_table(rows, evaluations)
+    table = tables.gates_table(rows, evaluations)
     assert list(table.index) == ["CLIP expert", "ALIGN expert", "MoE, soft gate", "Uniform ensemble"]
     soft = table.loc["MoE, soft gate"]
     assert soft["vehicles", "mAP (%)"] == "70.0" and soft["people", "vs uniform (points)"] == "−1.0 [−1.0, −1.0]"
@@ -97,13 +97,13 @@ def test_gates_beside_what_they_cost():
 def test_variants_of_distillation_on_their_data_sets():
     base = "student+kd:moe"
     cells = home() | {(f"{base}/terms=logit", "people", "people"): 0.55, (f"{base}/size=big", "people", "people"): 0.9}
-    table = comparisons.kd_table(*made(cells))
+    table = tables.kd_table(*made(cells))
     assert list(table.columns.levels[0]) == ["people"]
     assert table["people", "vs base (points)"].to_dict() == {
         "Student": "−8.0 [−8.0, −8.0]", "Student + KD from MoE": "",
         "Student + KD from MoE, terms = logit": "−3.0 [−3.0, −3.0]",
     }  # fmt: skip
-    assert comparisons.kd_table(*made(home())).empty
+    assert tables.kd_table(*made(home())).empty
 
 
 def test_sizes_are_compared_with_their_own_student_alone():
@@ -111,12 +111,12 @@ def test_sizes_are_compared_with_their_own_student_alone():
     cells = home() | {(method, "people", "people"): mAP for method, mAP in big.items()}
     rows, evaluations = made(cells)
     rows = pd.concat([rows, cost("student/size=big", 9e6, 3.0)])
-    table = comparisons.sizes_table(rows, evaluations)
+    table = tables.sizes_table(rows, evaluations)
     assert set(table.columns.get_level_values(0)) == {"people", "cost"}
     assert table.loc["Student + KD from MoE, size = big", ("people", "what KD adds (points)")] == "+10.0 [10.0, 10.0]"
     assert table.loc["Student + KD from MoE", ("people", "what KD adds (points)")] == "+8.0 [8.0, 8.0]"
     assert table.loc["Student, size = big", ("cost", "parameters (M)")] == 9
-    assert comparisons.sizes_table(*made(home())).empty
+    assert tables.sizes_table(*made(home())).empty
 
 
 def test_falls_in_points_relative_and_from_home():
@@ -128,10 +128,10 @@ def test_falls_in_points_relative_and_from_home():
     assert found.loc[1, ["points", "relative"]].tolist() == pytest.approx([-0.04, -0.1])
     assert np.isnan(found.loc[1, "own"])
     assert (found["relative_low"] <= found["relative"]).all() and (found["relative"] <= found["relative_high"]).all()
-    table = comparisons.cross_domain_table(rows, evaluations, ["student"])
+    table = tables.cross_domain_table(rows, evaluations, ["student"])
     assert table.iloc[0].tolist()[:5] == ["people", "vehicles", "30.0", "40.0", "+10.0 [10.0, 10.0]"]
     assert table.iloc[0]["fall (%)"].startswith("+25.0 [") and table.iloc[1, -1] == ""
-    assert comparisons.cross_domain_table(*made(home()), ["student"]).empty
+    assert tables.cross_domain_table(*made(home()), ["student"]).empty
 
 
 def test_differences_for_the_figure():

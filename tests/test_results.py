@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reidlib import params, provenance, results
+from reidlib import params, provenance, results, tables
 from reidlib.artifacts import digest
 from reidlib.retrieval import Evaluation
 from reidlib.study import Study
@@ -150,7 +150,7 @@ def test_what_a_profile_lacks_is_filled_in_and_its_spread_kept(study):
 
 def test_intervals_in_the_main_table(study):
     rows = results.accuracy(study, METHODS)
-    table = results.main_table(rows, ["student", "pixels"], metrics=("mAP", "rank-1"))
+    table = tables.main_table(rows, ["student", "pixels"], metrics=("mAP", "rank-1"))
     assert list(table.index) == ["Student", "Raw pixels"]
     assert list(table.columns) == [(d, m) for d in ("vehicles", "people") for m in ("mAP", "rank-1")]
     # seeds 0.80, 0.81, 0.82: standard deviation 0.01, t = 4.303
@@ -164,17 +164,17 @@ def test_intervals_in_the_main_table(study):
 def test_other_data_sets_are_shown_across_only(study):
     there = results.accuracy(study, ["student"], ["people"], test="vehicles")
     rows = pd.concat([results.accuracy(study, ["student"]), there])
-    assert list(results.main_table(rows, METHODS).columns.levels[0].sort_values()) == ["people", "vehicles"]
-    wide = results.main_table(rows, METHODS, metrics=("mAP",), across=True)
+    assert list(tables.main_table(rows, METHODS).columns.levels[0].sort_values()) == ["people", "vehicles"]
+    wide = tables.main_table(rows, METHODS, metrics=("mAP",), across=True)
     assert wide.loc["Student", ("people → vehicles", "mAP")].startswith("61.0")
     with pytest.raises(ValueError, match="across=True"):
-        results.main_table(there, METHODS)
+        tables.main_table(there, METHODS)
 
 
 def test_efficiency_is_compared_with_the_soft_gate_and_the_first_expert(study):
     rows = [costs("moe:soft", 100e6, 10.0), costs("expert:clip", 80e6, 8.0), costs("student", 6e6, 5.0)]
     rows.append(costs("student/size=96", 1e6, 1.0))
-    table = results.efficiency_table(results.keep(study, "07", pd.concat(rows)))
+    table = tables.efficiency_table(results.keep(study, "07", pd.concat(rows)))
     assert list(table.index) == ["MoE, soft gate", "CLIP expert", "Student"]
     assert table.loc["Student", "parameters vs MoE (% less)"] == 94
     assert table.loc["Student", "time vs MoE (% less)"] == 50
@@ -188,11 +188,11 @@ def test_the_papers_configuration_has_a_table_of_its_own(study):
     own = [costs("moe:soft", 100e6, 10.0), costs("student", 6e6, 5.0)]
     paper = [costs(f"{m}/configuration=paper", *c) for m, c in {"moe:soft": (150e6, 90), "student": (3e6, 9)}.items()]
     rows = results.keep(study, "07", pd.concat(own + paper))
-    assert results.efficiency_table(rows)["parameters (M)"].to_dict() == {"MoE, soft gate": 100, "Student": 6}
-    table = results.efficiency_table(rows, "paper")
+    assert tables.efficiency_table(rows)["parameters (M)"].to_dict() == {"MoE, soft gate": 100, "Student": 6}
+    table = tables.efficiency_table(rows, "paper")
     assert table["parameters (M)"].to_dict() == {"MoE, soft gate": 150, "Student": 3}
     assert table.loc["Student", "time vs MoE (% less)"] == 90
-    assert results.efficiency_table(rows, "another").empty
+    assert tables.efficiency_table(rows, "another").empty
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_labels(method, name):
 
 
 def test_tables_carry_caption_and_note(study):
-    table = results.main_table(results.accuracy(study, ["pixels", "student"]), METHODS)
-    assert results.write_table(study, "main", table, "Accuracy") is table
+    table = tables.main_table(results.accuracy(study, ["pixels", "student"]), METHODS)
+    assert tables.write_table(study, "main", table, "Accuracy") is table
     folder = study.results / "tables"
     for suffix in ("md", "tex"):
         text = (folder / f"main.{suffix}").read_text().replace("\\", "")
@@ -227,16 +227,16 @@ def test_stand_ins(study):
 
 def test_a_table_of_other_networks_has_not_the_studys_note(study):
     table = pd.DataFrame({"a": [1.0]}, index=["x"])
-    results.write_table(study, "paper", table, "The paper's networks", own_networks=False)
+    tables.write_table(study, "paper", table, "The paper's networks", own_networks=False)
     text = (study.results / "tables" / "paper.md").read_text()
     assert text.startswith("The paper's networks.\n") and "stand" not in text
 
 
 def test_an_empty_table_is_not_written_and_a_former_one_goes(study):
     table = pd.DataFrame({"a": ["1.0"], "b": [np.nan]}, index=["x"])
-    results.write_table(study, "t", table, "T")
+    tables.write_table(study, "t", table, "T")
     assert "nan" not in "".join((study.results / "tables" / f"t.{suffix}").read_text() for suffix in ("md", "tex"))
-    assert results.write_table(study, "t", table[:0], "T").empty
+    assert tables.write_table(study, "t", table[:0], "T").empty
     assert list((study.results / "tables").iterdir()) == []
 
 

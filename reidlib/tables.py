@@ -1,0 +1,218 @@
+"""The paper's tables and the study's: made of `rows` (of results.csv) and `evaluations`, written as CSV, Markdown, LaTeX.
+
+`rows` and `evaluations` are those of `results.read` and `results.read_evaluations`; in a notebook that has just made its
+rows, `results.evaluations(study, rows)`.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from reidlib.comparisons import TAUGHT, Evaluations, best_expert, by_seed, compare, falls, gain
+from reidlib.results import clip, costs, datasets, label, pairs, summary, title
+from reidlib.study import Study
+
+TEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "→": r"$\to$", "–": "--", "−": "$-$"})
+
+
+def main_table(
+    results: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"),
+    across: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """A row a method; columns (data set, metric) in percent as "75.2 ± 1.1", the 95 % interval over the seeds.
+
+    across: also the methods tested on another data set than their training's, as "a → b".
+    """
+    rows = pairs(summary(results), across)
+    names = list(dict.fromkeys(rows["pair"]))
+    rows = rows[rows["metric"].isin(metrics) & rows["method"].isin(methods)]
+    half = 100 * (rows["high"] - rows["mean"])
+    text = [f"{100 * m:.1f}" + ("" if np.isnan(h) else f" ± {h:.1f}") for m, h in zip(rows["mean"], half)]
+    table = rows.assign(text=text).pivot(index="method", columns=["pair", "metric"], values="text")
+    present = [(pair, metric) for pair in names for metric in metrics if (pair, metric) in table]
+    table = table.loc[[m for m in methods if m in table.index], present].fillna("")
+    return table.rename(index=label).rename_axis(index=None, columns=[None, None])
+
+
+def efficiency_table(results: pd.DataFrame, configuration: str | None = None) -> pd.DataFrame:
+    """A row a method: what it costs, and how much less than the MoE with the soft gate and than CLIP.
+
+    configuration: of the networks measured, e.g. "paper"; by default the study's own. Empty where none was measured.
+    """
+    suffix = f"/configuration={configuration}" if configuration else ""
+    table = costs(results).join(_spread(results))
+    other = table.index.str.contains("/(?:configuration|size)=")
+    table = table[table.index.str.endswith(suffix) if suffix else ~other].rename(lambda m: m.removesuffix(suffix))
+    out = pd.DataFrame({
+        "parameters (M)": table["parameters"] / 1e6, "MACs (G)": table["macs"] / 1e9,
+        "latency (ms)": table["latency_ms"], "latency IQR (ms)": table["latency_ms_iqr"],
+        "throughput (pictures/s)": table["throughput"], "memory (MB)": table["peak_memory_mb"],
+        "file (MB)": table["file_mb"],
+    }).map(digits)  # fmt: skip
+    for method, name in {"moe:soft": "MoE", clip(table.index): label(clip(table.index))}.items():
+        for metric, what in {"parameters": "parameters", "latency_ms": "time"}.items():
+            if method in table.index:
+                reduction = 100 * (1 - table[metric] / table.loc[method, metric])
+                out[f"{what} vs {name} (% less)"] = reduction.round(1)
+    return out.rename(index=label).rename_axis(index=None)
+
+
+def _spread(results: pd.DataFrame) -> pd.Series:
+    rows = results[results["metric"] == "latency_ms_iqr"]
+    return rows.groupby("method")["value"].mean().rename("latency_ms_iqr")
+
+
+def grid_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
+    """MoE or single expert, KD or none: mAP in percent, and in points what KD adds and what the MoE adds to it.
+
+    Without KD a student has no teacher, so that column is one number. The last row of each data set is the MoE's minus
+    the best single expert's; under "what KD adds" it is the interaction, which the paper calls synergy.
+    """
+    lines = []
+    for dataset in datasets(rows):
+        best = best_expert(rows, dataset)
+        teachers = {f"{label(best)} (best)": best, "Uniform ensemble": "moe:uniform", "MoE, soft gate": "moe:soft"}
+        kd = {teacher: f"student+kd:{_taught_by(teacher)}" for teacher in teachers.values()}
+        at = lambda *methods: [(m, dataset, dataset) for m in methods]  # noqa: B023, E731
+        mAP = lambda method: _percent(by_seed(rows, method, dataset, dataset))  # noqa: B023, E731
+        of = lambda a, b: _points(gain(rows, evaluations, a, b, dataset))  # noqa: B023, E731
+        for name, teacher in teachers.items():
+            lines.append((dataset, name, mAP(teacher), mAP("student"), mAP(kd[teacher]), of(kd[teacher], "student")))
+        cells = at(kd["moe:soft"], "student", kd[best], "student")
+        synergy = compare(rows, evaluations, lambda a, b, c, d: (a - b) - (c - d), cells)
+        moe = (of("moe:soft", best), "0.0", of(kd["moe:soft"], kd[best]), _points(synergy))
+        lines.append((dataset, "MoE − best expert (points)", *moe))
+    columns = ["data set", "", "teacher itself", "student without KD", "student with KD", "what KD adds (points)"]
+    return pd.DataFrame(lines, columns=columns).set_index("").rename_axis(index=None)
+
+
+def _taught_by(teacher: str) -> str:
+    """The teacher's name in a student's: "moe:soft" -> "moe", "expert:clip" -> "clip"."""
+    return {"moe:soft": "moe", "moe:uniform": "uniform"}.get(teacher, teacher.partition(":")[2])
+
+
+def gates_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
+    """Experts and ways to combine them: mAP, what each has over the uniform ensemble in points, and what it costs."""
+    methods = _like(rows, "(expert|moe):[^/]+")
+    table = _beside(rows, evaluations, dict.fromkeys(methods, "moe:uniform"), "vs uniform")
+    return _with_costs(table, rows, methods)
+
+
+def kd_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
+    """Variants of distillation from the MoE: mAP, and what each has over the study's own setting, in points.
+
+    Empty where the study has none.
+    """
+    variants = _like(rows, re.escape(TAUGHT) + "/(terms|temperature|teacher)=[^/]+")
+    methods = ["student", TAUGHT, *variants] if variants else []
+    return _beside(rows, evaluations, dict.fromkeys(methods, TAUGHT), "vs base")
+
+
+def sizes_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
+    """Students of several sizes, alone and taught by the MoE: mAP, what KD adds in points, and what they cost.
+
+    Empty where the study has one size.
+    """
+    methods = _like(rows, r"student(\+kd:moe)?(/size=[^/]+)?") if _like(rows, ".*/size=.*") else []
+    alone = {method: method.replace(TAUGHT, "student") for method in methods}
+    return _with_costs(_beside(rows, evaluations, alone, "what KD adds"), rows, methods)
+
+
+def _like(rows: pd.DataFrame, pattern: str) -> list[str]:
+    """The methods whose accuracy was measured and whose name is like `pattern`."""
+    methods = rows.loc[rows["metric"] == "mAP", "method"].unique()
+    return [method for method in methods if re.fullmatch(pattern, method)]
+
+
+def _beside(rows: pd.DataFrame, evaluations: Evaluations, bases: dict[str, str], name: str) -> pd.DataFrame:
+    """A row a method (a key of `bases`): mAP and the difference to its base, on each data set that has variants."""
+    variants = {method for method in bases if "/" in method}
+    columns = {}
+    for dataset in datasets(rows[rows["method"].isin(variants or bases)]):
+        gains = {m: gain(rows, evaluations, m, base, dataset) for m, base in bases.items() if m != base}
+        columns[dataset, "mAP (%)"] = {m: _percent(by_seed(rows, m, dataset, dataset)) for m in bases}
+        columns[dataset, f"{name} (points)"] = {m: _points(gains.get(m)) for m in bases}
+    return pd.DataFrame(columns, index=[*bases]).rename(index=label)
+
+
+def _with_costs(table: pd.DataFrame, rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """The table, and what those of its methods that were measured cost."""
+    scales = {"parameters (M)": ("parameters", 1e6), "MACs (G)": ("macs", 1e9), "latency (ms)": ("latency_ms", 1)}
+    measured = costs(rows[rows["method"].isin(methods)]).rename(index=label)
+    for name, (metric, scale) in scales.items() if len(measured) else ():
+        table["cost", name] = (measured[metric] / scale).map(digits)
+    return table
+
+
+def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str]) -> pd.DataFrame:
+    """Each method on data sets it wasn't trained on: its mAP there and, with intervals, its fall.
+
+    The fall is against the same method trained on that data set, in points and relative, and against its own mAP on the
+    data set it was trained on. After training on several at once ("a+b") it is what that costs (or, negative, gives).
+    """
+    lines = []
+    for _, line in falls(rows, evaluations, methods).iterrows():
+        home = by_seed(rows, line["method"], line["test"], line["test"])
+        there = by_seed(rows, line["method"], line["train"], line["test"])
+        falls_by = ("points", "relative", "own")
+        texts = [_points([line[f"{kind}{end}"] for end in ("", "_low", "_high")]) for kind in falls_by]
+        lines.append((label(line["method"]), line["train"], line["test"], _percent(there), _percent(home), *texts))
+    columns = ["method", "trained on", "tested on", "mAP (%)", "trained on the target (%)", "fall (points)", "fall (%)",
+               "fall from its own test set (points)"]  # fmt: skip
+    return pd.DataFrame(lines, columns=columns).set_index("method").rename_axis(index=None)
+
+
+def _percent(values: pd.Series) -> str:
+    """A mean over seeds as "75.2"; "" where there is none."""
+    return f"{100 * values.mean():.1f}" if len(values) else ""
+
+
+def _points(comparison: Sequence[float] | None) -> str:
+    """A difference with its interval in points: "+6.5 [1.2, 11.8]"; "" where there is none."""
+    if comparison is None or np.isnan(comparison[0]):
+        return ""
+    mean, low, high = (100 * value for value in comparison[:3])
+    return f"{mean:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−")
+
+
+def digits(value: float) -> float:
+    """Four digits of it, as tables print a cost."""
+    return float(f"{value:.4g}")
+
+
+# as files
+
+
+def write_table(
+    study: Study, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True
+) -> pd.DataFrame:  # fmt: skip
+    """results/<study>/tables/<name>.csv, .md and .tex, the latter two with caption and the study's note; -> `table`.
+
+    An empty table is not written, and a former one by its name is removed.
+    own_networks: False where the numbers are not of the study's networks, so that title and note would mislead.
+    """
+    whole = f"{title(study, caption)}. {study.params.note or ''}".strip()
+    caption = whole if own_networks else f"{caption}."
+    flat = table.copy()
+    flat.columns = [" ".join(map(str, c)) if isinstance(c, tuple) else c for c in table.columns]
+    folder = study.results / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    if table.empty:
+        for suffix in ("csv", "md", "tex"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+        return table
+    flat.to_csv(folder / f"{name}.csv")
+    flat = flat.map(lambda value: "" if pd.isna(value) else value)
+    (folder / f"{name}.md").write_text(f"{caption}\n\n{flat.to_markdown(disable_numparse=True)}\n")
+    plain = table.rename(index=_tex, columns=_tex).map(_tex)
+    latex = plain.to_latex(caption=_tex(caption), label=f"tab:{name}", position="tb", multicolumn_format="c", na_rep="")
+    (folder / f"{name}.tex").write_text(latex)
+    return table
+
+
+def _tex(value):
+    if isinstance(value, str):
+        return value.translate(TEX)
+    return value if not isinstance(value, float) else "" if np.isnan(value) else f"{value:g}"
