@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -337,7 +338,11 @@ def one_of(rank, meeting, count, root):
 
 
 def test_two_processes_end_where_one_does(tmp_path):
-    multiprocessing.spawn(one_of, args=(tmp_path / "meeting", 2, tmp_path), nprocs=2)
+    # daemons, with a limit: a process that waits for another one for ever must not keep the tests from ending
+    both = multiprocessing.spawn(one_of, args=(tmp_path / "meeting", 2, tmp_path), nprocs=2, join=False, daemon=True)
+    ended = time.monotonic() + 300
+    while not both.join(timeout=5):
+        assert time.monotonic() < ended, "two processes have not ended after 300 s"
     alone = trained(tmp_path / "alone")
     for rank in range(2):
         for (history, state), (expected, weights) in zip(torch.load(tmp_path / f"{rank}.pt", weights_only=False), alone):
