@@ -337,6 +337,7 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
         cells = rows[rows["method"] == method].pivot(index="train_dataset", columns="test_dataset", values="mean")
         cells = 100 * cells.reindex(index=trains, columns=tests)
         # (its cells are a mesh, not an image: `save` keeps figures with images back where pictures must not be published)
+        axes.grid(False)
         sns.heatmap(cells, ax=axes, cmap="viridis", norm=scale, cbar=False, linewidths=1, linecolor="white")
         for (row, column), value in np.ndenumerate(cells):
             dark = not np.isnan(value) and scale(value) < 0.6
