@@ -186,7 +186,9 @@ def train(
     history: list[dict] = []
     if checkpoint.exists():
         history = _resume(checkpoint, accelerator.unwrap_model(model), optimizer)
-    look = {"desc": label, "unit": "step", "mininterval": 1, "disable": not accelerator.is_main_process}
+    look = {"desc": label, "unit": "step", "mininterval": 1}
+    if not accelerator.is_main_process:
+        look["disable"] = True
     with tqdm(total=epochs * steps, initial=len(history) * steps, **look) as bar:
         for epoch in range(len(history), epochs):
             torch.manual_seed(_mix(seed, epoch))  # dropout and the like depend on the epoch alone, so resuming is exact
