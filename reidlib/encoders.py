@@ -47,11 +47,13 @@ class Encoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, 3, H, W] -> float [B, dim]."""
-        x = images.float()
-        if x.shape[-2:] != self.size:
-            x = F.interpolate(x, self.size, mode="bicubic", antialias=True).clamp_(0, 255)
-        x = torch.addcmul(self.shift, x, self.scale)
-        return self.network(x.contiguous(memory_format=torch.channels_last))
+        # one new array of floats and everything else in place: on a CPU, taking memory costs more than these sums
+        if images.shape[-2:] == self.size:
+            x = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        else:
+            x = F.interpolate(images.float(), self.size, mode="bicubic", antialias=True).clamp_(0, 255)
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.network(torch.addcmul(self.shift, x, self.scale, out=x))
 
     def layers(self) -> dict[str, int]:
         """Layer number of each of the network's parameters, counted from the input, for decay and freezing."""
