@@ -43,9 +43,9 @@ check: install
 test: install
 	@$(PYTHON) -m pytest
 
-# peers are those that .venv has: results/benchmarks/README.md says how to add them
+# peers are those that .venv has: results/benchmarks/README.md says how to add them. No bars are drawn while the clock runs.
 benchmark: install
-	@$(PYTHON) -m benchmarks $(CASES)
+	@TQDM_DISABLE=1 $(PYTHON) -m benchmarks $(CASES)
 
 lab: install
 	.venv/bin/jupyter lab --notebook-dir=notebooks

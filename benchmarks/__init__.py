@@ -1,5 +1,1 @@
-"""Speed and memory beside what people use today; `python -m benchmarks` measures. reidlib needs none of this."""
-
-import os
-
-os.environ.setdefault("TQDM_DISABLE", "1")  # bars would be drawn while the clock runs
+"""Speed and memory beside what people use today; `make benchmark` measures. reidlib needs none of this."""
