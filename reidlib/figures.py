@@ -356,7 +356,9 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
             axes.tick_params(labelbottom=True)
         if place % columns == 0:
             axes.set_ylabel("trained on", fontsize=8)
-    figure.colorbar(plt.cm.ScalarMappable(scale, "viridis"), ax=grid, label=f"{metric} (%), bold: trained there", aspect=25, pad=0.02)
+    figure.colorbar(
+        plt.cm.ScalarMappable(scale, "viridis"), ax=grid, label=f"{metric} (%), bold: trained there", aspect=25, pad=0.02
+    )
     return figure
 
 

@@ -78,9 +78,7 @@ def relational_distillation(student: torch.Tensor, teacher: torch.Tensor) -> tor
     return difference.square().sum() / (b * (b - 1))  # the diagonal is zero
 
 
-def distillation_loss(
-    output: Output, target: Target, recipe: Recipe, kd: DistillationParams
-) -> dict[str, torch.Tensor]:
+def distillation_loss(output: Output, target: Target, recipe: Recipe, kd: DistillationParams) -> dict[str, torch.Tensor]:
     """The student's terms under a teacher: those of re-ID, and the distillation terms whose weight is not zero."""
     terms = reid_loss(output, target, recipe)
     if kd.logit:

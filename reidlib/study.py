@@ -331,9 +331,7 @@ class Study:
         if "+" in dataset:  # as many steps as on the first data set alone
             alone, together = (len(self.dataset(name).train) for name in (dataset.partition("+")[0], dataset))
             keep["epochs"] = max(1, round(recipe.epochs * alone / together))
-        work = partial(
-            train, batches=batches, objective=objective, seed=seed, machine=self.machine, label=label, **keep
-        )
+        work = partial(train, batches=batches, objective=objective, seed=seed, machine=self.machine, label=label, **keep)
         folder = self.artifacts.fit(re.sub("[:/ ]", "-", label), key, model, work)
         model.eval()
         return folder
@@ -447,9 +445,7 @@ class Study:
 
     def _both_sides(self, method: str, dataset: str, seed: int) -> np.ndarray:
         """Embeddings of the training pictures and their mirror images, float32 [N, 2, D]."""
-        return np.stack(
-            [self.embeddings(method, dataset, seed, part="train", mirrored=m) for m in (False, True)], axis=1
-        )
+        return np.stack([self.embeddings(method, dataset, seed, part="train", mirrored=m) for m in (False, True)], axis=1)
 
     def embedding_set(self, method: str, train: str, seed: int, test: str | None, part: str) -> EmbeddingSet:
         """Embeddings [N, D] of a part ("train", "query", "gallery") with their identities and cameras."""
@@ -482,9 +478,7 @@ class Study:
             except (DataError, ValueError) as error:
                 problems.append(f"data set '{name}': {error}")
         first = next(iter(self.params.datasets))
-        encoders = {name: e.encoder for name, e in self.params.experts.items()} | {
-            "student": self.params.student.encoder
-        }
+        encoders = {name: e.encoder for name, e in self.params.experts.items()} | {"student": self.params.student.encoder}
         for name, spec in encoders.items():
             try:
                 build(spec, spec.size or self.params.datasets[first].size,

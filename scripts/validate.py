@@ -13,9 +13,7 @@ def main() -> None:
     parser.add_argument("study", help="a params file")
     parser.add_argument("dataset", help="one of its data sets")
     parser.add_argument("methods", nargs="+", help="such as expert:clip, moe:soft, student+kd:moe")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the params file"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the params file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--fraction", type=float, default=0.25, help="share of the training identities held out")
     args = parser.parse_args()

@@ -75,7 +75,8 @@ def test_the_deployed_copy_leaves_the_callers_model_alone():
     encoder = build(EncoderParams(name="timm:test_efficientnet"), (32, 32))
     model = Embedder(encoder, identities=7, teacher_dim=12).train()
     before = copy.deepcopy(model.state_dict())
-    table = profiling.profile({"student": model}, np.zeros((1, 3, 32, 32), np.uint8), CPU, runs=1, batch=2).set_index("metric")["value"]
+    costs = profiling.profile({"student": model}, np.zeros((1, 3, 32, 32), np.uint8), CPU, runs=1, batch=2)
+    table = costs.set_index("metric")["value"]
     assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert before.keys() == model.state_dict().keys()
     expected = sum(p.numel() for p in encoder.parameters()) + 2 * encoder.dim  # BNNeck: scale and shift

@@ -148,8 +148,7 @@ def evaluate_distances(distances, query: EmbeddingSet, gallery: EmbeddingSet, ma
     """
     if np.shape(distances) != (len(query), len(gallery)):
         raise ValueError(
-            f"distances: expected shape [{len(query)}, {len(gallery)}] (queries, gallery), got "
-            f"{list(np.shape(distances))}"
+            f"distances: expected shape [{len(query)}, {len(gallery)}] (queries, gallery), got {list(np.shape(distances))}"
         )
     matcher = _Matcher(query, gallery, max_rank)
     for rows in query_blocks(len(query), len(gallery)):

@@ -19,9 +19,7 @@ from reidlib.retrieval.evaluation import EmbeddingSet, check_dimensions, distanc
 
 
 @torch_threads()
-def rerank(
-    query: EmbeddingSet, gallery: EmbeddingSet, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
-) -> np.ndarray:
+def rerank(query: EmbeddingSet, gallery: EmbeddingSet, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> np.ndarray:
     """Re-ranked distances, float32 [Q, G]: (1 - lambda_value) x Jaccard distance + lambda_value x original distance.
 
     The original distances d are squared Euclidean between L2-normalised features, each row divided by its maximum over
