@@ -92,7 +92,7 @@ class Store:
                 if processes.first():
                     history.to_csv(folder / "history.csv", index=False)
                     self._made(folder, start, resumed=resumed, processes=processes.count())
-                    _whole(weights, lambda path: save_model(model, str(path)))
+                    whole(weights, lambda path: save_model(model, str(path)))
                     for checkpoint in folder.glob("checkpoint*"):
                         checkpoint.unlink()
                 processes.wait()
@@ -111,7 +111,7 @@ class Store:
                 start = time.perf_counter()
                 arrays = {k: np.ascontiguousarray(v) for k, v in compute().items()}
                 self._made(folder, start)
-                _whole(file, lambda path: save_file(arrays, str(path)))
+                whole(file, lambda path: save_file(arrays, str(path)))
             return load_file(file)
 
     @staticmethod
@@ -120,8 +120,8 @@ class Store:
         (folder / "made.json").write_text(json.dumps(record | more | origin(), indent=1))
 
 
-def _whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under another name first, so that a file by this name is always whole."""
-    partial = path.with_name(path.name + ".partial")
+def whole(path: Path, write: Callable[[Path], None]) -> None:
+    """write(file) a file under another name first, so that one named `path` is always whole, whoever writes it too."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     write(partial)
     os.replace(partial, path)

@@ -10,15 +10,14 @@ What is shown is made from what is written down: tables, claims and most figures
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save
 
-from reidlib.artifacts import digest
+from reidlib.artifacts import digest, whole
 from reidlib.profiling import METRICS as COSTS
 from reidlib.provenance import origin, stamp
 from reidlib.stats import seed_interval
@@ -99,7 +98,7 @@ def keep(study: Study, part: str, rows: pd.DataFrame) -> pd.DataFrame:
     file.parent.mkdir(parents=True, exist_ok=True)
     record = {"params": digest(study.params)} | stamp() | origin()
     file.with_suffix(".json").write_text(json.dumps(record, indent=1))
-    _whole(file, lambda path: rows[COLUMNS].to_csv(path, index=False))
+    whole(file, lambda path: rows[COLUMNS].to_csv(path, index=False))
     return rows[COLUMNS].reset_index(drop=True)
 
 
@@ -127,7 +126,7 @@ def _keep_evaluation(study: Study, what: tuple, found) -> None:
     file = _evaluation_file(study, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"{name}|ap": found.ap.astype(np.float32), f"{name}|cmc": found.cmc.astype(np.float32)}
-    _whole(file, lambda path: path.write_bytes(save(arrays)))
+    whole(file, lambda path: path.write_bytes(save(arrays)))
 
 
 def _evaluation_file(study: Study, name: str) -> Path:
@@ -136,13 +135,6 @@ def _evaluation_file(study: Study, name: str) -> Path:
 
 def _parts(study: Study) -> Path:
     return study.artifacts.root / "rows"
-
-
-def _whole(file: Path, write: Callable[[Path], None]) -> None:
-    """Write a file so that it is never seen half-written; notebooks side by side may write the same one."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    write(partial)
-    os.replace(partial, file)
 
 
 # what lies in results/<study>/
@@ -174,9 +166,9 @@ def gather(study: Study) -> pd.DataFrame:
     rows = rows.reset_index(drop=True)
     kept, record = evaluations(study, rows), _provenance(study, rows, parts)
     study.results.mkdir(parents=True, exist_ok=True)
-    _whole(study.results / "evaluations.safetensors", lambda path: path.write_bytes(save(kept)))
-    _whole(study.results / "provenance.json", lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
-    _whole(study.results / "results.csv", lambda path: rows.to_csv(path, index=False))
+    whole(study.results / "evaluations.safetensors", lambda path: path.write_bytes(save(kept)))
+    whole(study.results / "provenance.json", lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    whole(study.results / "results.csv", lambda path: rows.to_csv(path, index=False))
     return rows
 
 

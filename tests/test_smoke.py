@@ -90,7 +90,9 @@ def test_tables_figures_and_provenance_are_written(project):
         assert (folder / "figures" / f"{figure}.png").exists() and (folder / "figures" / f"{figure}.svg").exists()
     assert {"parts", "units", "environments"} <= set(json.loads((folder / "provenance.json").read_text()))
     claims = pd.read_csv(folder / "claims.csv")
-    assert set(claims.verdict) == {"holds", "does not hold", "not measured"}
+    # which of these claims hold hangs on noise and on the machine's load: tests/test_claims.py has verdicts of known numbers
+    assert set(claims.verdict) <= {"holds", "does not hold", "not measured"}
+    assert (claims.verdict != "not measured").any()
     assert (claims.verdict[claims.claim.str.contains("VeRi-776")] == "not measured").all()
 
 
