@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from reidlib.data.layouts import DataError, first_five
 
+CHUNK = 32  # images a thread decodes before it takes more: handing them out one by one costs as much as decoding a tenth
+
 
 def decode(
     images: pd.DataFrame | Sequence[str | Path], size: tuple[int, int], file: str | Path, workers: int | None = None
@@ -34,28 +36,34 @@ def decode(
     if file.exists():
         return _reopen(file, shape)
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Checked first because writing to a mapped file on a full disk kills the process.
     needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
     if needed > free:
         raise DataError(f"{file} needs {needed / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB left")
+
+    def decode_chunk(start: int) -> tuple[int, list[str]]:
+        failures, chunk = [], paths[start : start + CHUNK]
+        pixels = np.zeros((len(chunk), *shape[1:]), np.uint8)
+        for row, path in zip(pixels, chunk):
+            try:
+                row[:] = read_image(path, size).transpose(2, 0, 1)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+                failures.append(f"{path} ({type(error).__name__}: {error})")
+        os.pwrite(store.fileno(), pixels, header + start * pixels[0].nbytes)
+        return len(chunk), failures
+
     partial = file.with_name(f".{file.stem}.{uuid.uuid4().hex[:8]}.npy")
-    store = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-
-    def decode_one(index: int) -> str | None:
-        try:
-            store[index] = read_image(paths[index], size).transpose(2, 0, 1)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
-            return f"{paths[index]} ({type(error).__name__}: {error})"
-        return None
-
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    failures, pool = [], ThreadPoolExecutor(workers or os.cpu_count())
     try:
-        results = pool.map(decode_one, range(len(paths)))
-        failures = [r for r in tqdm(results, total=len(paths), desc=f"decode {file.stem}", unit="image") if r]
+        # written, not mapped: a new page of a map costs more than a copy, and a full disk would kill the process
+        with partial.open("wb", buffering=0) as store, tqdm(total=len(paths), desc=f"decode {file.stem}", unit="image") as bar:
+            np.lib.format.write_array_header_2_0(store, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            header = store.tell()
+            for done, failed in pool.map(decode_chunk, range(0, len(paths), CHUNK)):
+                failures += failed
+                bar.update(done)
         if failures:
             count = f"{len(failures)} of {len(paths)}"
             raise DataError(f"{count} images can't be read; fetch them again: {first_five(failures)}")
-        store.flush()
         partial.replace(file)
     finally:
         pool.shutdown(cancel_futures=True)
