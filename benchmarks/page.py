@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.retrieval import OURS, PATIENCE, PRODUCT, numbers
 from benchmarks.timing import TIMES
-from reidlib.figures import INK, LINES, PALETTE, WIDTH, write
+from reidlib.figures.look import INK, LINES, PALETTE, WIDTH, write
 
 HEAD = """# Benchmarks
 

@@ -14,8 +14,10 @@ from matplotlib.colors import to_hex, to_rgba  # noqa: E402
 from matplotlib.patches import FancyBboxPatch  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
-from reidlib import figures, overview, params, results  # noqa: E402
+from reidlib import answers, figures, params, results  # noqa: E402
 from reidlib.data import Dataset  # noqa: E402
+from reidlib.figures import look  # noqa: E402
+from reidlib.figures.cost import _apart, _front  # noqa: E402
 from reidlib.params import EncoderParams  # noqa: E402
 from reidlib.retrieval import EmbeddingSet, evaluate  # noqa: E402
 
@@ -126,7 +128,7 @@ def studies() -> dict[str, params.StudyParams]:
 @pytest.mark.parametrize("name", studies())
 def test_the_overview_says_what_the_params_say(name):
     study = studies()[name]
-    figure = overview.method_overview(study)
+    figure = figures.method_overview(study)
     (axes,) = figure.axes
     words = texts(axes)
     together = " ".join(words)
@@ -142,7 +144,7 @@ def test_the_overview_says_what_the_params_say(name):
 
 @pytest.mark.parametrize("name", studies())
 def test_in_the_overview_words_stay_in_their_boxes_and_boxes_apart(name):
-    figure = overview.method_overview(studies()[name])
+    figure = figures.method_overview(studies()[name])
     figure.draw_without_rendering()
     (axes,) = figure.axes
     words = [text.get_window_extent() for text in axes.texts]
@@ -289,8 +291,8 @@ def test_ranked_lists_mark_right_and_wrong_without_colour(frame):
     (axes,) = figure.axes
     assert worded(axes) == [["query", "1 ✓", "2 ✗", "3 ✓"], ["AP 25 %"], ["1 ✗", "2 ✗", "3 ✓"], ["AP 100 %"]]
     frames = [patch.get_edgecolor() for patch in axes.patches]
-    right, wrong = figures.RIGHT, figures.WRONG
-    expected = [figures.INK, right, wrong, right, figures.INK, wrong, wrong, right]
+    right, wrong = look.RIGHT, look.WRONG
+    expected = [look.INK, right, wrong, right, look.INK, wrong, wrong, right]
     assert frames == [to_rgba(colour) for colour in expected]
 
 
@@ -308,7 +310,7 @@ def test_retrieval_examples_follow_the_protocol():
         evaluate=lambda method, train, seed: found,
         dataset=lambda name: SimpleNamespace(query=query, gallery=gallery),
     )
-    asked, shown, order, correct = figures.retrieval_examples(study, "student", "people", 0, rows=3, k=40)
+    asked, shown, order, correct = answers.retrieval_examples(study, "student", "people", 0, rows=3, k=40)
     assert list(asked["ap"]) == [found.ap.min(), np.sort(found.ap)[round((len(found.ap) - 1) / 2)], found.ap.max()]
     for (_, row), places, hits in zip(asked.iterrows(), order, correct):
         listed = shown.iloc[places]
@@ -345,14 +347,14 @@ def compared(frame) -> SimpleNamespace:
 
 
 def test_comparison_lists_hold_queries_that_only_the_teacher_knows(compared):
-    found = figures.comparison_lists(compared, "student", "moe:soft", "people", 0, rows=4, k=3)
+    found = answers.comparison_lists(compared, "student", "moe:soft", "people", 0, rows=4, k=3)
     assert set(found.query["pid"]) == {2, 3} and (found.found, found.reverse, found.queries) == (2, 1, 4)
     (_, student, worse), (_, teacher, better) = found.lists.values()
     assert not student[:, 0].any() and teacher[:, 0].all() and (better > worse).all() and (np.diff(worse) >= 0).all()
     for order, correct, _ in found.lists.values():
         listed = found.gallery["pid"].to_numpy()[order]
         np.testing.assert_array_equal(listed == found.query["pid"].to_numpy()[:, None], correct)
-    assert len(figures.comparison_lists(compared, "student", "moe:soft", "people", 0, rows=1).query) == 1
+    assert len(answers.comparison_lists(compared, "student", "moe:soft", "people", 0, rows=1).query) == 1
 
 
 def test_comparison_lists_are_those_of_a_plain_search():
@@ -379,13 +381,13 @@ def test_comparison_lists_are_those_of_a_plain_search():
             right[method, i] = gallery["pid"][best] == pid
     such = [i for i in range(60) if right["moe:soft", i] and not right["student", i]]
     reverse = [i for i in range(60) if right["student", i] and not right["moe:soft", i]]
-    found = figures.comparison_lists(study, "student", "moe:soft", "people", 0, rows=99)
+    found = answers.comparison_lists(study, "student", "moe:soft", "people", 0, rows=99)
     assert (found.found, found.reverse, found.queries) == (len(such), len(reverse), 60) and such and reverse
     assert sorted(map(tuple, found.query.to_numpy())) == sorted(map(tuple, query.iloc[such].to_numpy()))
 
 
 def test_paired_lists_show_both_methods_beside_a_query(compared):
-    figure = figures.paired_lists(figures.comparison_lists(compared, "student", "moe:soft", "people", 0, k=3))
+    figure = figures.paired_lists(answers.comparison_lists(compared, "student", "moe:soft", "people", 0, k=3))
     (axes,) = figure.axes
     assert len(axes.images) == 2 * (1 + 2 * 3) and texts(axes).count("query") == 2
     firsts = [text for text in texts(axes) if text.startswith("1 ")]
@@ -402,7 +404,7 @@ def test_paired_lists_say_so_where_there_is_no_such_query(compared):
         return EmbeddingSet(np.eye(5)[rows["pid"]], rows["pid"], rows["camid"])
 
     compared.embedding_set = perfect
-    found = figures.comparison_lists(compared, "student", "moe:soft", "people", 0)
+    found = answers.comparison_lists(compared, "student", "moe:soft", "people", 0)
     (axes,) = figures.paired_lists(found).axes
     assert "0 of 4 queries" in texts(axes)[0].replace("\n", " ") and not axes.images
 
@@ -495,7 +497,7 @@ def test_pareto_front_is_what_nothing_beats():
             any((cost[j] <= cost[i] and value[j] >= value[i]) and (cost[j] < cost[i] or value[j] > value[i])
                 for j in range(12)) for i in range(12)
         ]  # fmt: skip
-        np.testing.assert_array_equal(figures._front(cost, value), ~np.array(beaten))
+        np.testing.assert_array_equal(_front(cost, value), ~np.array(beaten))
 
 
 def test_pareto_shows_methods_with_costs_and_students_of_other_sizes(everything):
@@ -509,7 +511,7 @@ def test_pareto_shows_methods_with_costs_and_students_of_other_sizes(everything)
         assert set(points) == set(shown)
         filled = {m for m, line in points.items() if line.get_markerfacecolor() != "white"}
         assert filled == {"expert:clip", "moe:soft", "student", "student+kd:moe", "student/size=big"}
-        assert to_hex(points["moe:soft"].get_markerfacecolor()) == figures.KINDS["moe"]
+        assert to_hex(points["moe:soft"].get_markerfacecolor()) == look.KINDS["moe"]
         front = axes.lines[0]
         assert front.get_label() == "Pareto front" and front.get_drawstyle() == "steps-post"
         np.testing.assert_allclose(front.get_ydata(), [61, 71, 81, 91, 96])
@@ -529,7 +531,7 @@ def test_pareto_labels_do_not_overlap(everything):
 
 
 def test_labels_are_moved_apart_and_stay_in_order():
-    heights = figures._apart(np.array([0.0, 0.5, 0.5, 0.501, 0.99, 1.0]))
+    heights = _apart(np.array([0.0, 0.5, 0.5, 0.501, 0.99, 1.0]))
     assert (np.diff(heights) > 0.9 / 14).all() and heights.min() >= 0 and heights.max() <= 1
 
 

@@ -55,7 +55,10 @@ def decode(
     failures, pool = [], ThreadPoolExecutor(workers or os.cpu_count())
     try:
         # written, not mapped: a new page of a map costs more than a copy, and a full disk would kill the process
-        with partial.open("wb", buffering=0) as store, tqdm(total=len(paths), desc=f"decode {file.stem}", unit="image") as bar:
+        with (
+            partial.open("wb", buffering=0) as store,
+            tqdm(total=len(paths), desc=f"decode {file.stem}", unit="image") as bar,
+        ):
             np.lib.format.write_array_header_2_0(store, {"descr": "|u1", "fortran_order": False, "shape": shape})
             header = store.tell()
             for done, failed in pool.map(decode_chunk, range(0, len(paths), CHUNK)):

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Corners
 
-from reidlib.figures import INK, KINDS, WIDTH
+from reidlib.figures.look import INK, KINDS, WIDTH
 from reidlib.params import TERMS, StudyParams
 from reidlib.results import label
 

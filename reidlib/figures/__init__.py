@@ -1,0 +1,14 @@
+"""Every figure of results, one function each: plain data in, a matplotlib Figure out."""
+
+from reidlib.figures.accuracy import ablation_bars, accuracy_bars, cmc_curves, cross_domain_heatmap
+from reidlib.figures.cost import efficiency_bars, pareto
+from reidlib.figures.insight import dataset_statistics, embedding_map, gate_weights, training_curves
+from reidlib.figures.look import save, write
+from reidlib.figures.overview import method_overview
+from reidlib.figures.pictures import captioned_sheet, paired_lists, ranked_lists, sample_sheet
+
+__all__ = [
+    "ablation_bars", "accuracy_bars", "captioned_sheet", "cmc_curves", "cross_domain_heatmap", "dataset_statistics",
+    "efficiency_bars", "embedding_map", "gate_weights", "method_overview", "paired_lists", "pareto", "ranked_lists",
+    "sample_sheet", "save", "training_curves", "write",
+]  # fmt: skip

@@ -1,0 +1,163 @@
+"""Figures of how well methods find what they are asked for."""
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from reidlib.figures.look import INK, WIDTH, chosen, kind, line_looks, method_axis
+from reidlib.results import label, pairs, summary
+
+
+def accuracy_bars(
+    table: pd.DataFrame, metric: str = "mAP", across: bool = False, methods: Sequence[str] | None = None
+) -> Figure:
+    """A panel a data set, a bar a method: mean and 95 % interval over the seeds; every seed a dot.
+
+    table: of `results.summary`, or the results themselves, which have the seeds' values.
+    across: also the methods tested on another data set than their training's.
+    methods: only these; None: all but variants ("student/size=small").
+    """
+    table = chosen(table, methods)
+    rows = pairs(_rows(table)[lambda t: t["metric"] == metric], across)
+    shown, panels = list(rows["method"].unique()), rows["pair"].unique()
+    size = (max(5.0, 1.9 + 2.9 * len(panels)), 0.8 + 0.27 * len(shown))
+    figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
+    longest = 0
+    for axes, panel in zip(grid[0], panels):
+        own = rows[rows["pair"] == panel].set_index("method")
+        places = [shown.index(method) for method in own.index]
+        mean, low, high = (100 * own[c].to_numpy() for c in ("mean", "low", "high"))
+        axes.barh(places, mean, height=0.72, color=[kind(m) for m in own.index], alpha=0.75)
+        whiskers = np.nan_to_num([mean - np.maximum(low, 0), high - mean])
+        axes.errorbar(mean, places, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
+        tip = mean + whiskers[1]
+        if "value" in table:
+            seeds = pairs(table[table["metric"] == metric], across).query("pair == @panel")
+            for method, value in zip(seeds["method"], 100 * seeds["value"]):
+                axes.plot(value, shown.index(method), "o", ms=3, mfc="white", mec=INK, mew=0.8)
+            tip = np.maximum(tip, 100 * seeds.groupby("method")["value"].max()[own.index].to_numpy())
+        for place, value, end in zip(places, mean, tip):
+            axes.annotate(f"{value:.1f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
+        longest = max(longest, tip.max())
+        axes.set(title=panel, xlabel=f"{metric} (%)", xlim=(0, 1.2 * longest))
+        method_axis(axes, shown)
+    return figure
+
+
+def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
+    """What each change makes of mAP, in points: a panel a data set, the interval, a line at zero.
+
+    A filled marker says that the interval leaves out 0, a hollow one that it doesn't or that there is none.
+
+    differences: columns method, mean, low, high (fractions, to the base), dataset.
+    """
+    shown, panels = list(differences["method"].unique()), differences["dataset"].unique()
+    base = {method.partition("/")[0] for method in shown if "/" in method}
+    same = len(base) == 1 and all("/" in method for method in shown)  # then the variant alone is name enough
+    names = [m.partition("/")[2].replace("=", " = ").replace("+", " + ") if same else label(m) for m in shown]
+    to = f"to {label(base.pop())}" if same else "to the base"
+    size = (min(WIDTH, 2.6 + 2.6 * len(panels)), 1.2 + 0.27 * len(shown) + 0.25 * bool(title))
+    figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes, panel in zip(grid[0], panels):
+        axes.axvline(0, color=INK, lw=1)
+        for row in differences[differences["dataset"] == panel].itertuples():
+            mean, low, high, place = 100 * row.mean, 100 * row.low, 100 * row.high, shown.index(row.method)
+            look = {"color": kind(row.method), "mfc": kind(row.method) if low > 0 or high < 0 else "white"}
+            whiskers = np.nan_to_num([[mean - low], [high - mean]])
+            axes.errorbar(mean, place, xerr=whiskers, fmt="o", ms=6, mew=1.4, elinewidth=1.4, capsize=3, **look)
+            axes.annotate(f"{mean:+.1f}".replace("-", "−"), (1.0, place), (3, 0), xycoords=axes.get_yaxis_transform(),
+                          textcoords="offset points", va="center", fontsize=8)  # fmt: skip
+        for place, (above, below) in enumerate(zip(shown, shown[1:])):
+            if _varied(above) != _varied(below):  # another question begins
+                axes.axhline(place + 0.5, color="#bbbbbb", lw=0.8)
+        axes.set(title=panel)
+        method_axis(axes, shown)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel("\n".join(textwrap.wrap(f"difference in mAP {to} (points)", 72 // len(panels))))
+    handles = [Line2D([], [], marker="o", ls="-", color=INK, mfc=face, mew=1.4) for face in (INK, "white")]
+    look = {"loc": "outside upper center", "ncols": 2, "title": title or None, "title_fontsize": 11}
+    figure.legend(handles, ["95 % interval leaves out 0", "includes 0"], **look)
+    return figure
+
+
+def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[str] | None = None) -> Figure:
+    """A map a method, all on one scale: the metric's mean over the seeds, in percent; bold: tested where trained.
+
+    methods: only these; None: all but variants, as far as they were tested on another data set than their training's.
+    Raises ValueError where there is none.
+    """
+    import seaborn as sns  # here, for it takes a second to import and no other figure needs it
+
+    rows = summary(chosen(results, methods)[lambda t: t["metric"] == metric])
+    across = rows["train_dataset"] != rows["test_dataset"]
+    rows = rows[rows["method"].isin(rows["method"][across])]
+    if not len(rows):
+        raise ValueError("no method was tested on another data set than the one it was trained on")
+    tests = list(rows["test_dataset"].unique())
+    trains = sorted(rows["train_dataset"].unique(), key=lambda name: (name.count("+"), (tests + [name]).index(name)))
+    shown = list(rows["method"].unique())
+    columns = min(len(shown), min((4, 3), key=lambda wide: -len(shown) % wide))  # whichever leaves fewer gaps
+    lines = -(-len(shown) // columns)
+    size = (WIDTH, 0.7 + lines * (0.45 + 0.42 * len(trains)))
+    figure, grid = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    scale = plt.Normalize(100 * rows["mean"].min(), 100 * rows["mean"].max())
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes, method in zip(grid.flat, shown):
+        cells = rows[rows["method"] == method].pivot(index="train_dataset", columns="test_dataset", values="mean")
+        cells = 100 * cells.reindex(index=trains, columns=tests)
+        # (its cells are a mesh, not an image: `save` keeps figures with images back where pictures must not be published)
+        axes.grid(False)
+        sns.heatmap(cells, ax=axes, cmap="viridis", norm=scale, cbar=False, linewidths=1, linecolor="white")
+        for (row, column), value in np.ndenumerate(cells):
+            dark = not np.isnan(value) and scale(value) < 0.6
+            text = "–" if np.isnan(value) else f"{value:.1f}"
+            weight = "bold" if trains[row] == tests[column] else "normal"
+            look = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
+            axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **look)
+        axes.set_title("\n".join(textwrap.wrap(label(method), 22)), fontsize=9)
+        axes.set_xticks(np.arange(len(tests)) + 0.5, tests, fontsize=8, rotation=0 if len(tests) < 3 else 30)
+        axes.set_yticks(np.arange(len(trains)) + 0.5, [name.replace("+", "\n+ ") for name in trains], fontsize=8)
+        axes.tick_params(length=0)
+        axes.set(xlabel=None, ylabel=None)
+    for place, axes in enumerate(grid.flat[: len(shown)]):
+        if place + columns >= len(shown):
+            axes.set_xlabel("tested on", fontsize=8)
+            axes.tick_params(labelbottom=True)
+        if place % columns == 0:
+            axes.set_ylabel("trained on", fontsize=8)
+    figure.colorbar(
+        plt.cm.ScalarMappable(scale, "viridis"), ax=grid, label=f"{metric} (%), bold: trained there", aspect=25, pad=0.02
+    )
+    return figure
+
+
+def cmc_curves(curves: dict[str, np.ndarray], title: str, ranks: int = 20) -> Figure:
+    """CMC in percent over rank: the seeds' mean, in a band from the worst to the best seed.
+
+    curves: for each method, fractions float [seeds, at least `ranks`].
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
+    for method, look in line_looks(list(curves)).items():
+        values = 100 * np.asarray(curves[method])[:, :ranks]
+        places = np.arange(1, values.shape[1] + 1)
+        axes.plot(places, values.mean(0), label=label(method), **look)
+        axes.fill_between(places, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
+    axes.set(title=title, xlabel="rank k", ylabel="queries with a match among the first k (%)", xlim=(1, ranks))
+    axes.set_xticks([1, *range(5, ranks + 1, 5)])
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3.2)
+    return figure
+
+
+def _rows(table: pd.DataFrame) -> pd.DataFrame:
+    return summary(table) if "value" in table else table
+
+
+def _varied(method: str) -> str:
+    """ "student/size=small" -> "size" """
+    return method.partition("/")[2].partition("=")[0]

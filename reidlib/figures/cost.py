@@ -1,0 +1,122 @@
+"""Figures of what methods cost, and of what accuracy costs."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.text import OffsetFrom
+from matplotlib.ticker import LogLocator
+
+from reidlib.figures.look import INK, MARKERS, WIDTH, chosen, kind, method_axis, short_number, which
+from reidlib.results import costs, label, pairs, summary
+
+
+def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
+    """Accuracy over latency and over parameters, a row of panels a data set; the Pareto front is a line.
+
+    The front holds the methods that none beats in accuracy without costing more: filled in its panel, others hollow.
+    Whiskers: the 95 % interval over the seeds. Of variants, only students of other sizes are shown; one whose costs
+    were measured with or without KD only has these, being the same network.
+
+    table: the results, with costs.
+    """
+    kept = ~table["method"].str.contains("/") | table["method"].str.contains("/size=")
+    cost, rows = costs(table[kept]), pairs(summary(table[kept & (table["metric"] == metric)]))
+    for method in rows["method"].unique():
+        size = method.partition("/")[2]
+        twins = [twin for twin in cost.index if size and twin.endswith(f"/{size}")]
+        if method not in cost.index and twins:
+            cost.loc[method] = cost.loc[twins[0]]
+    rows = rows[rows["method"].isin(cost.index)]
+    sets, axis = rows["pair"].unique(), {"latency_ms": "latency of one picture (ms)", "parameters": "parameters"}
+    most = rows.groupby("pair")["method"].nunique().max()
+    size = (WIDTH, 0.4 + len(sets) * max(2.6, 0.7 + 0.17 * most))
+    between = 0.25 + 0.062 * max(len(_short_name(method)) for method in rows["method"])  # inches, for the names
+    widths = [(WIDTH - 0.8 - between) / 2, between, (WIDTH - 0.8 - between) / 2]
+    figure, grid = plt.subplots(len(sets), 3, figsize=size, sharey="row", squeeze=False, width_ratios=widths)
+    for (left, names, right), name in zip(grid, sets):
+        own = rows[rows["pair"] == name].set_index("method").sort_values("mean", kind="stable")
+        mean, low, high = (100 * own[c] for c in ("mean", "low", "high"))
+        for axes, (metric_of_cost, text) in zip((left, right), axis.items()):
+            x = cost[metric_of_cost][own.index]
+            front = _front(x.to_numpy(), mean.to_numpy())
+            best = x[front].sort_values()
+            axes.step(best, mean[best.index], where="post", color=INK, lw=1.2, label="Pareto front", zorder=2)
+            whiskers = np.nan_to_num([mean - low, high - mean])
+            axes.errorbar(x, mean, yerr=whiskers, fmt="none", ecolor=INK, elinewidth=0.6, alpha=0.5, zorder=1)
+            for method, filled in zip(own.index, front):
+                look = {"marker": MARKERS.get(which(method), "o"), "mec": kind(method), "mew": 1.4, "ms": 7}
+                face = kind(method) if filled else "white"
+                axes.plot(x[method], mean[method], ls="", mfc=face, zorder=3, label=method, **look)
+            axes.set(xscale="log", xlabel=text)
+            axes.margins(0.12, 0.1)
+            axes.minorticks_off()
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if x.max() < 20 * x.min() else (1,)))
+            axes.xaxis.set_major_formatter(lambda value, _: short_number(value))
+        left.set(ylabel=f"{metric} (%)")
+        right.tick_params(axis="y", left=False)
+        names.set_title(name, pad=12)
+        names.set_axis_off()
+        bottom, top = left.get_ylim()
+        for method, height in zip(own.index, _apart((mean.to_numpy() - bottom) / (top - bottom), len(own) + 1)):
+            _named(names, (left, right), method, height, [cost[c][method] for c in axis], mean[method])
+    said = "Pareto front: no method is both better and cheaper than these, which are filled"
+    figure.legend([grid[0, 0].lines[0]], [said], loc="outside upper center")
+    return figure
+
+
+def efficiency_bars(efficiency: pd.DataFrame, methods: Sequence[str] | None = None) -> Figure:
+    """Parameters, MACs and latency of each method, side by side on log scales.
+
+    efficiency: results, or rows of `profiling.profile`. methods: only these; None: all but variants.
+    """
+    table = costs(chosen(efficiency, methods))
+    panels = {"parameters": "parameters", "macs": "MACs per picture", "latency_ms": "latency of one picture (ms)"}
+    figure, grid = plt.subplots(1, 3, figsize=(8, 0.8 + 0.27 * len(table)), sharey=True)
+    for axes, (metric, name) in zip(grid, panels.items()):
+        values = table[metric]
+        for place, (method, value) in enumerate(values.items()):
+            # dots: the length of a bar means nothing where the axis has no zero
+            axes.plot(value, place, "o", ms=8, color=kind(method))
+            axes.annotate(short_number(value), (value, place), (8, 0), textcoords="offset points", va="center", fontsize=8)
+        low, high = values.min(), values.max()
+        axes.set(xscale="log", xlabel=name, xlim=(low / 1.5, high * 1.5 * (1.5 * high / low) ** 0.45))
+        method_axis(axes, table.index)
+        axes.grid(True, axis="y")
+        axes.minorticks_off()
+        axes.xaxis.set_major_formatter(lambda value, _: short_number(value))
+    return figure
+
+
+def _named(names: plt.Axes, beside: Sequence[plt.Axes], method: str, height: float, x: Sequence[float], y) -> None:
+    """The method's name between two panels, with a line to its point in each."""
+    look = {"ha": "center", "va": "center", "fontsize": 8}
+    text = names.text(0.5, height, _short_name(method), transform=names.transAxes, **look)
+    text.set_in_layout(False)
+    for axes, cost, edge, gap in zip(beside, x, (0, 1), (-2, 2)):
+        line = {"arrowstyle": "-", "color": kind(method), "lw": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
+        start = {"xytext": (gap, 0), "textcoords": OffsetFrom(text, (edge, 0.5), "points")}
+        axes.annotate("", (cost, y), **start, arrowprops=line).set_in_layout(False)
+
+
+def _short_name(method: str) -> str:
+    return label(method).replace(", size = ", ", ")
+
+
+def _front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """bool [N]: which points no other beats, by a higher value at no higher cost or the same value at a lower one."""
+    beaten = (cost[:, None] >= cost) & (value[:, None] <= value) & ((cost[:, None] > cost) | (value[:, None] < value))
+    return ~beaten.any(axis=1)
+
+
+def _apart(heights: np.ndarray, room: int = 14) -> np.ndarray:
+    """Sorted heights in [0, 1], moved until labels at them don't overlap; there is room for `room` of them or more."""
+    step, out = 1 / max(room, len(heights)), heights.astype(float)
+    for _ in range(200):
+        push = np.maximum(step - np.diff(out), 0) / 2
+        out[:-1] -= push
+        out[1:] += push
+        out = np.clip(out, 0, 1)
+    return out

@@ -1,0 +1,153 @@
+"""Figures of what is in the data and what networks make of it: statistics, training, gate, embeddings."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reidlib.data import Dataset
+from reidlib.figures.look import INK, LINES, PALETTE, WIDTH
+from reidlib.results import label
+from reidlib.retrieval import EmbeddingSet
+
+SHAPES = "os^DvPX*<>hp"  # of identities
+
+
+def dataset_statistics(datasets: dict[str, Dataset]) -> Figure:
+    """For each data set: how many training pictures an identity has, and how many pictures each camera took."""
+    figure, grid = plt.subplots(len(datasets), 2, figsize=(WIDTH, 2.5 * len(datasets)), squeeze=False)
+    for (name, dataset), (left, right) in zip(datasets.items(), grid):
+        counts = dataset.train["pid"].value_counts()
+        step = int(np.ptp(counts)) // 20 + 1
+        left.hist(counts, np.arange(counts.min(), counts.max() + step + 1, step) - 0.5, color=PALETTE[0], rwidth=0.85)
+        left.set(title=f"{name}: training identities", xlabel="pictures per identity", ylabel="identities")
+        left.set_xlim(counts.min() - step - 0.5, counts.max() + step + 0.5)
+        left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        bottom = 0
+        splits = {split: getattr(dataset, split)["camid"] for split in ("train", "query", "gallery")}
+        cameras = sorted(set().union(*splits.values()))
+        for (split, camid), place, hatch in zip(splits.items(), (0, 1, 9), ("", "///", "")):
+            count = camid.value_counts().reindex(cameras, fill_value=0).to_numpy()
+            look = {"color": PALETTE[place], "edgecolor": "white", "hatch": hatch}
+            right.bar(range(len(cameras)), count, bottom=bottom, label=split, **look)
+            bottom = bottom + count
+        right.set(title=f"{name}: cameras", xlabel="camera", ylabel="pictures", xticks=range(len(cameras)))
+        right.set_xticklabels(cameras, fontsize=9 if len(cameras) <= 10 else 7)
+        left.grid(False, axis="x")
+        right.grid(False, axis="x")
+    grid[0, 1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
+    """Loss over epochs, and a panel for each of its terms where there are several.
+
+    histories: by label, columns epoch, loss and one for each term.
+    """
+    terms = list(dict.fromkeys(c for history in histories.values() for c in history.columns if c != "epoch"))
+    terms = ["loss"] if len(terms) == 2 else terms  # a single term is the loss
+    columns = min(3, len(terms))
+    rows = -(-len(terms) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 0.6 + 2.1 * rows), squeeze=False)
+    for axes in grid.flat[len(terms) :]:
+        axes.set_axis_off()
+    for axes, term in zip(grid.flat, terms):
+        for place, (name, history) in enumerate(histories.items()):
+            if term in history:
+                look = {"color": PALETTE[place % len(PALETTE)], "linestyle": LINES[place % len(LINES)]}
+                axes.plot(history["epoch"], history[term], label=name, **look)
+        axes.set(title="loss, all terms" if term == "loss" and len(terms) > 1 else term, xlabel="epoch")
+        axes.set_ylabel("loss" if axes is grid[axes.get_subplotspec().rowspan.start, 0] else "")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, handlelength=3)
+    return figure
+
+
+def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str | Sequence[str] = "camid") -> Figure:
+    """How the gate's weight of the first expert is spread, over all pictures and by group.
+
+    weights: a column for each expert, and those that `by` names: "camid", "type", "color", "domain"; a panel each.
+    Pictures without a value there are left out of that panel.
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    for column in by:
+        if column not in weights:
+            raise ValueError(f"no column '{column}'; group by one of {', '.join(weights.columns.difference(experts))}")
+    first, groups = weights[experts[0]], [weights.groupby(column)[experts[0]] for column in by]
+    heights = [0.35 + 0.22 * group.ngroups for group in groups]
+    look = {"figsize": (WIDTH, max(2.8, 0.6 + sum(heights) + 0.2 * len(by)))}
+    look |= {"width_ratios": (1, 1.5), "height_ratios": heights}
+    figure, panels = plt.subplot_mosaic([["", column] for column in by], **look)
+    left = panels.pop("")
+    left.hist(first, bins=np.linspace(0, 1, 41), color=PALETTE[0])
+    left.axvline(first.mean(), color=INK, ls="--", lw=1.2)
+    left.set(title=f"all pictures, mean {first.mean():.2f}", ylabel="pictures")
+    ink, mean = {"color": INK}, {"marker": "D", "markerfacecolor": PALETTE[1], "markeredgecolor": INK, "markersize": 4}
+    parts = {"boxprops": {"facecolor": PALETTE[9], "edgecolor": INK}, "medianprops": ink | {"linewidth": 1.6},
+             "meanprops": mean, "whiskerprops": ink, "capprops": ink, "flierprops": {"markersize": 1}}  # fmt: skip
+    for axes, group in zip(panels.values(), groups):
+        names = [f"{name} ({len(values)})" for name, values in group]
+        boxes = [values.to_numpy() for _, values in group]
+        axes.boxplot(boxes, positions=range(len(boxes)), orientation="horizontal", widths=0.6, showmeans=True,
+                     patch_artist=True, **parts)  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.grid(False, axis="y")
+    for column, axes in panels.items():
+        axes.set(ylabel={"camid": "camera", "domain": "data set", "color": "colour"}.get(column, column))
+    figure.align_ylabels(list(panels.values()))
+    panels[by[0]].set_title("line: median, diamond: mean (pictures)")
+    for axes in (left, *panels.values()):
+        axes.set(xlim=(-0.01, 1.01))
+    for axes in (left, panels[by[-1]]):
+        axes.set(xlabel=f"weight of the {label(f'expert:{experts[0]}')}")
+    return figure
+
+
+def embedding_map(panels: dict[str, EmbeddingSet], ids: int = 12, seed: int = 0) -> Figure:
+    """t-SNE (van der Maaten and Hinton 2008) of some identities' embeddings, a panel a method; shape tells identity.
+
+    panels: the same pictures, such as the gallery, as each method embeds them. Junk and distractors are left out, and
+    so are identities with a single picture; of the others, `ids` are drawn at random.
+    Raises ValueError where panels hold different pictures or fewer than two identities.
+    """
+    from sklearn.manifold import TSNE  # here, for it takes a second to import and no other figure needs it
+
+    first = next(iter(panels.values()))
+    for name, own in panels.items():
+        if not (np.array_equal(own.pid, first.pid) and np.array_equal(own.camid, first.camid)):
+            raise ValueError(f"{name}: other pictures than {next(iter(panels))}; embed the same with each method")
+    pids, counts = np.unique(first.pid[first.pid > 0], return_counts=True)
+    known = pids[counts > 1]
+    if min(len(known), ids) < 2:
+        raise ValueError(f"a map needs at least 2 identities with 2 pictures; there are {len(known)}, asked for {ids}")
+    chosen = np.sort(np.random.default_rng(seed).permutation(known)[:ids])
+    places = np.flatnonzero(np.isin(first.pid, chosen))
+    # neighbours that t-SNE reckons with: more than an identity has, or tight clusters drift apart without end
+    perplexity = min(max(12, len(places) / len(chosen)), 30, (len(places) - 1) / 3)
+    columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    side = WIDTH / max(columns, 2)
+    size = (columns * side, rows * (0.85 * side + 0.2) + 0.6)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    colours = [PALETTE[i] for i in (0, 1, 2, 3, 4, 9, 5, 7)]
+    for axes, (method, own) in zip(grid.flat, panels.items()):
+        features = own.features[places].cpu().numpy()
+        unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)  # distances are cosines'
+        fitted = TSNE(perplexity=perplexity, init="pca", method="exact", random_state=seed).fit_transform(unit)
+        for i, pid in enumerate(chosen):
+            look = {"marker": SHAPES[i % len(SHAPES)], "color": colours[i % len(colours)]}
+            shown = fitted[own.pid[places] == pid]
+            axes.scatter(*shown.T, s=26, edgecolor=INK, linewidth=0.4, label=f"pid {pid}", **look)
+        axes.set(title=label(method), xticks=[], yticks=[])
+        axes.margins(0.08)
+        axes.spines[:].set(visible=True, color="#999999")  # a frame, not axes: directions and lengths mean nothing
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    look = {"ncols": min(6, len(names)), "fontsize": 8, "handletextpad": 0.1, "columnspacing": 1.2}
+    figure.legend(handles, names, loc="outside upper center", **look)
+    return figure

@@ -1,0 +1,99 @@
+"""One look for all figures, and how they become files.
+
+A method's colour says what kind it is, its line which of its kind; right or wrong is never told by colour alone.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from reidlib.results import label, title
+from reidlib.study import Study
+
+# seaborn's "colorblind"
+PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"]
+KINDS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student": PALETTE[4], "student+kd": PALETTE[2]}
+MARKERS = {"pixels": "X", "expert": "s", "moe": "D", "student": "o", "student+kd": "^"}  # by kind, as the colours
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
+WIDTH = 7.5  # inches of a figure
+GREY = ".15"
+plt.rcParams.update({  # importing this module sets the look of all figures, which is seaborn's "ticks" with changes
+    "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
+    "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
+    "lines.solid_capstyle": "round", "patch.edgecolor": "w", "patch.force_edgecolor": True,
+    "figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 10,
+    "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
+    "figure.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e5e5e5", "svg.hashsalt": "reidlib",
+    "image.composite_image": False,  # or SVG would have pictures at 72 dpi
+})  # fmt: skip
+
+
+def kind(method: str) -> str:
+    return KINDS.get(which(method), INK)
+
+
+def which(method: str) -> str:
+    """ "student+kd:moe/size=small" -> "student+kd" """
+    return method.split("/")[0].partition(":")[0]
+
+
+def chosen(rows: pd.DataFrame, methods: Sequence[str] | None) -> pd.DataFrame:
+    """The rows of these methods; None: of all but the variants, which have figures of their own."""
+    return rows[rows["method"].isin(methods) if methods is not None else ~rows["method"].str.contains("/")]
+
+
+def line_looks(methods: Sequence[str]) -> dict[str, dict]:
+    """Colour and dashes of each method."""
+    seen, looks = {}, {}
+    for method in methods:
+        place = seen[kind(method)] = seen.get(kind(method), -1) + 1
+        looks[method] = {"color": kind(method), "linestyle": LINES[place % len(LINES)]}
+    return looks
+
+
+def method_axis(axes: plt.Axes, methods: Sequence[str]) -> None:
+    axes.set_yticks(range(len(methods)), [label(method) for method in methods])
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def short_number(number: float) -> str:
+    """1234567 -> "1.23 M"."""
+    power = min(3, int(np.log10(max(number, 1)) // 3))
+    return f"{number / 1000**power:.3g} {['', 'k', 'M', 'G'][power]}".strip()
+
+
+def save(study: Study, name: str, figure: Figure) -> Figure:
+    """Write results/<study>/figures/<name>.png and .svg; the figure stays open, for the notebook to show.
+
+    It is signed with the study's title, which says where stand-ins are in the place of the paper's experts. Where the
+    study has publish_images: false, a figure that shows pictures goes to artifacts/<study>/figures instead.
+    """
+    shows_pictures = any(axes.images for axes in figure.axes)
+    private = shows_pictures and not study.params.publish_images
+    folder = (study.artifacts.root if private else study.results) / "figures"
+    figure.supxlabel(title(study, name), x=0.995, ha="right", fontsize=7, color="#777777")
+    return write(figure, folder, name)
+
+
+def write(figure: Figure, folder: Path, name: str) -> Figure:
+    """<folder>/<name>.png and .svg, the same bytes for the same figure."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if figure.get_layout_engine() is not None:  # once, not for each file and for the notebook again
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=130, pil_kwargs={"compress_level": 1})
+    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    image.save(folder / f"{name}.png", optimize=True)
+    return figure

@@ -1,0 +1,168 @@
+"""Figures that show pictures of the data: sample sheets, captions, ranked lists."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from reidlib.answers import Disagreement
+from reidlib.figures.look import INK, RIGHT, WIDTH, WRONG
+from reidlib.results import label
+
+PICTURE = 96  # pixels of a shown picture's longer side
+GAP, WORDS = 0.08, 0.22  # inches between two pictures, and above a picture for a line of words
+
+
+def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, height: float = 1.0) -> Figure:
+    """A row of pictures for each of some random identities, sorted by camera, from as many cameras as possible.
+
+    frame: columns path, pid, camid. height: of a picture, in inches, at most.
+    """
+    rng = np.random.default_rng(seed)
+    known = frame[frame["pid"] > 0]
+    chosen = np.sort(rng.permutation(known["pid"].unique())[:ids])
+    per_id = min(per_id, known["pid"].value_counts()[chosen].max())
+    width, height = _cell(per_id, known["path"].iloc[0], height)
+    figure, axes = _sheet(per_id, width, len(chosen) * (height + WORDS))
+    for row, pid in enumerate(chosen):
+        own = known[known["pid"] == pid].sample(frac=1, random_state=rng)
+        own = own.assign(turn=own.groupby("camid").cumcount()).sort_values("turn", kind="stable")[:per_id]
+        own = own.sort_values("camid", kind="stable")
+        for column, (path, camid) in enumerate(zip(own["path"], own["camid"])):
+            box = (column * width + GAP / 2, row * (height + WORDS) + WORDS, width - GAP, height)
+            words = {"above": {"text": f"camera {camid}", "fontsize": 8}}
+            if column == 0:
+                words["left"] = {"text": f"pid {pid}"}
+            _show(axes, path, box, **words)
+    return figure
+
+
+def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
+    """Pictures uint8 [N, 3, h, w] with their captions below."""
+    width, words = WIDTH / columns, 0.55
+    height = width * pictures.shape[2] / pictures.shape[3] + words
+    figure, axes = _sheet(columns, width, height * -(-len(pictures) // columns), left=0)
+    for place, (picture, caption) in enumerate(zip(pictures, captions)):
+        box = (place % columns * width + GAP / 2, place // columns * height, width - GAP, height - words)
+        below = {"text": "\n".join(textwrap.wrap(caption, 26)), "fontsize": 8}
+        _show(axes, np.asarray(picture), box, below=below)
+    return figure
+
+
+def ranked_lists(
+    query: pd.DataFrame, gallery: pd.DataFrame, order: np.ndarray, correct: np.ndarray, title: str = ""
+) -> Figure:
+    """A row a query: its picture in a black frame, then the first of the gallery, ticked green or crossed red.
+
+    query: rows with path and, to be printed, ap. order, correct: [rows, k], see `retrieval_examples`.
+    """
+    rows, k = order.shape
+    width, height = _cell(k + 1, query["path"].iloc[0], 1.0)
+    figure, axes = _sheet(k + 1, width, rows * (height + WORDS), above=0.25)
+    for row, (_, asked) in enumerate(query.iterrows()):
+        box = lambda column: (column * width + GAP / 2, row * (height + WORDS) + WORDS, width - GAP, height)  # noqa: B023, E731
+        words = {"above": {"text": "query"}} if row == 0 else {}
+        if "ap" in asked:
+            words["left"] = {"text": f"AP {100 * asked['ap']:.0f} %"}
+        _show(axes, asked["path"], box(0), INK, **words)
+        for rank, (path, hit) in enumerate(zip(gallery["path"].iloc[order[row]], correct[row]), 1):
+            _show(axes, path, box(rank), **_ranked_look(rank, hit))
+    figure.suptitle(title)
+    return figure
+
+
+def paired_lists(comparison: Disagreement, height: float = 0.85) -> Figure:
+    """Beside each query what two methods find, one above the other, ticked green or crossed red.
+
+    height: of a picture, in inches, at most. Where there is no such query, the figure says so.
+    """
+    worse, better = map(label, comparison.lists)
+    said = [
+        f"First answer wrong by “{worse}”, right by “{better}”: {comparison.found} of {comparison.queries} queries",
+        f"(the other way round: {comparison.reverse})",
+    ]
+    if not len(comparison.query):
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.0))
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "\n".join(said), ha="center", va="center")
+        return figure
+    rows, k = next(iter(comparison.lists.values()))[0].shape
+    asked, named = 0.85, 1.1  # inches for the query and for the methods' names
+    width, height = _cell(k, comparison.query["path"].iloc[0], height, margin=asked + named)
+    line, pair = height + WORDS, 2 * (height + WORDS) + GAP
+    figure, axes = _sheet(k, width, rows * pair - GAP, left=asked + named, above=0.55)
+    axes.set_xlim(-asked - named, k * width)
+    for row, path in enumerate(comparison.query["path"]):
+        box = (-asked - named, row * pair + WORDS, asked, 2 * line - WORDS)
+        _show(axes, path, box, INK, above={"text": "query"})
+        for place, (method, (order, correct, ap)) in enumerate(comparison.lists.items()):
+            name = "\n".join([*textwrap.wrap(label(method), 14), f"AP {100 * ap[row]:.0f} %"])
+            for rank, (found, hit) in enumerate(zip(order[row], correct[row])):
+                box = (rank * width + GAP / 2, row * pair + place * line + WORDS, width - GAP, height)
+                words = {} if rank else {"left": {"text": name, "fontsize": 8}}
+                _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_look(rank + 1, hit), **words)
+    wide = int(13 * figure.get_figwidth())
+    figure.suptitle("\n".join(line for text in said for line in textwrap.wrap(text, wide)), fontsize=10)
+    return figure
+
+
+def _sheet(columns: int, width: float, height: float, left: float = 0.75, above: float = 0) -> tuple[Figure, plt.Axes]:
+    """One axes for many pictures, which takes a fraction of the time of many axes; its units are inches, y down.
+
+    columns x width by height inches for the pictures; left, above: inches beside them, for labels and a title.
+    """
+    figure, axes = plt.subplots(figsize=(columns * width + left, height + above + 0.25))
+    axes.set(xlim=(0, columns * width), ylim=(height, 0), aspect="equal")
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _show(
+    axes: plt.Axes, picture: str | Path | np.ndarray, box: tuple[float, float, float, float], frame: str | None = None,
+    **words: dict,
+) -> None:  # fmt: skip
+    """A picture (a file, or uint8 [3, h, w]) as large as it can be in the middle of a box, framed in a colour.
+
+    box: left, top, width, height. words: what stands "above", "below" or "left" of it, as arguments of `annotate`.
+    """
+    if isinstance(picture, np.ndarray):
+        image = Image.fromarray(picture.transpose(1, 2, 0))
+    else:
+        image = Image.open(picture).convert("RGB")
+    image.thumbnail((PICTURE, PICTURE))
+    scale = min(box[2] / image.width, box[3] / image.height)
+    width, height = scale * image.width, scale * image.height
+    x, y = box[0] + (box[2] - width) / 2, box[1] + (box[3] - height) / 2
+    axes.imshow(image, extent=(x, x + width, y + height, y))
+    if frame is not None:
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=frame, linewidth=2.5, clip_on=False))
+    places = {
+        "above": {"xy": (x + width / 2, y), "xytext": (0, 3), "ha": "center", "va": "baseline"},
+        "below": {"xy": (x + width / 2, y + height), "xytext": (0, -4), "ha": "center", "va": "top"},
+        "left": {"xy": (x, y + height / 2), "xytext": (-5, 0), "ha": "right", "va": "center"},
+    }
+    for place, look in words.items():
+        axes.annotate(**{"textcoords": "offset points", **places[place], **look})
+
+
+def _ranked_look(rank: int, hit: bool) -> dict:
+    """Frame and words of an answer: a number, ticked green or crossed red."""
+    colour = RIGHT if hit else WRONG
+    return {
+        "frame": colour,
+        "above": {"text": f"{rank} {'✓' if hit else '✗'}", "color": colour, "fontsize": 9, "fontweight": "bold"},
+    }
+
+
+def _cell(columns: int, path, height: float, margin: float = 0.75) -> tuple[float, float]:
+    """Width and height in inches of each of `columns` pictures like the one at `path`, at most `height` high."""
+    with Image.open(path) as image:
+        shape = max(0.75, image.width / image.height)  # labels need some width too
+    width = min(height * shape, (WIDTH - margin) / columns)
+    return width, max(width / shape, 0.6)
