@@ -4,6 +4,8 @@ import contextlib
 import copy
 import dataclasses
 import io
+import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,8 @@ from reidlib.training import FeatureBatches, Machine, OnlineTeacher, PictureBatc
 
 IDENTITIES = 751  # Market-1501's
 STEPS = 2  # of each timed run
-SIZES, ON_GPU, QUICK = {4: 3, 8: 3}, {16: 7, 64: 7}, {4: 1}  # pictures a batch: runs
+SIZES, ON_GPU, QUICK = {4: 3, 8: 3, 32: 3, 64: 3}, {16: 7, 64: 7}, {4: 1}  # pictures a batch: runs
+LARGE = 16  # pictures a batch from which the student is also compiled, which takes a minute; experts too slow for a CPU
 SIZES_TEACHER = {8: 3, 16: 3}  # nothing is trained but the student
 K = 4  # pictures of an identity in a batch, at most
 
@@ -95,6 +98,13 @@ def torchreid_steps(model: Embedder, batch: int, size: tuple[int, int], device: 
     return f"torchreid {peer[0]}", engine.train
 
 
+def compiled(model: Embedder) -> nn.Module | None:
+    """The model under torch.compile; None where there is no C++ compiler, which it needs on a CPU."""
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        return None
+    return torch.compile(model)
+
+
 def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
     """Rows of every batch size: experts, gate and student in both precisions, and the student's input by itself."""
     study, table = configuration(quick), []
@@ -102,17 +112,22 @@ def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
     for batch, runs in sizes(machine, quick, SIZES).items():
         pixels, labels = pictures(study, batch)
         models = study.untrained(pixels[:2])
-        trained = {f"expert:{name}": expert.recipe for name, expert in params.experts.items()}
+        large = device.type == "cpu" and batch >= LARGE
+        recipes = {} if large else {f"expert:{name}": expert.recipe for name, expert in params.experts.items()}
+        recipes = {name: of_batch(recipe, batch) for name, recipe in (recipes | {"student": params.student.recipe}).items()}
+        fresh = lambda name: Embedder(copy.deepcopy(models[name].encoder), IDENTITIES)  # noqa: B023, E731
         calls: dict[str, Callable[[], object]] = {}
-        for precision in ("no", "bf16"):
+
+        def step(name: str, model: nn.Module, how: Machine = machine) -> Callable[[], None]:
+            recipe = recipes[name]  # noqa: B023
+            batches = PictureBatches(pixels, labels, recipe, seed=0)  # noqa: B023
+            return partial(steps, model, batches, partial(losses.reid_loss, recipe=recipe), recipe, how)
+
+        for precision, said in (("no", "float32"), ("bf16", "bf16")):
             how = dataclasses.replace(machine, precision=precision)
-            said = {"no": "float32"}.get(precision, precision)
-            for name, recipe in (trained | {"student": params.student.recipe}).items():
-                recipe = of_batch(recipe, batch)
-                model = Embedder(copy.deepcopy(models[name].encoder), IDENTITIES)
-                objective = partial(losses.reid_loss, recipe=recipe)
-                batches = PictureBatches(pixels, labels, recipe, seed=0)
-                calls[f"{name}, {said}"] = partial(steps, model, batches, objective, recipe, how)
+            calls |= {f"{name}, {said}": step(name, fresh(name), how) for name in recipes}
+        if batch >= LARGE and (model := compiled(fresh("student"))) is not None:
+            calls["student, float32, torch.compile"] = step("student", model)
         recipe = of_batch(params.moe.recipe, batch)
         dims = [models[f"expert:{name}"].dim for name in params.experts]
         gate = Fusion(dims, params.moe.width, IDENTITIES, "soft")
@@ -120,10 +135,9 @@ def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
         objective = partial(losses.moe_loss, recipe=recipe, balance=params.moe.balance.get("soft", 0.0))
         batches = FeatureBatches(features, labels, recipe, seed=0)
         calls["gate, float32"] = partial(steps, gate, batches, objective, recipe, machine)
-        batches = PictureBatches(pixels, labels, of_batch(params.student.recipe, batch), seed=0)
+        batches = PictureBatches(pixels, labels, recipes["student"], seed=0)
         calls["the student's input alone"] = partial(input_alone, batches, device)
-        student = Embedder(copy.deepcopy(models["student"].encoder), IDENTITIES)
-        if (peer := torchreid_steps(student, batch, pixels.shape[2:], device)) is not None:
+        if (peer := torchreid_steps(fresh("student"), batch, pixels.shape[2:], device)) is not None:
             calls[f"student, float32, {peer[0]}'s engine"] = peer[1]
         seconds, _ = in_turns(calls, runs, machine)
         table.append(rows("training", str(batch), seconds, machine, items=dict.fromkeys(calls, STEPS * batch)))
