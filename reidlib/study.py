@@ -8,6 +8,7 @@ Ask for anything in any order: what it depends on is made first, what is finishe
 
 Methods: pixels, expert:<name>, moe:soft | top1 | uniform | concat | router, student, student+kd:<teacher>, where a teacher
 is an expert's name, "uniform" or "moe". A variant of a student adds what is different: student+kd:moe/temperature=1.
+moe:top1/expert=<name> sends every picture to the one expert, whatever the gate says; it has embeddings, but no model.
 A data set is a key of the params file, or several joined by "+": trained on all of them at once.
 """
 
@@ -214,7 +215,8 @@ class Study:
         if method == "moe:router":
             self.router(dataset, seed)
         elif kind == "moe":
-            self.fusion(which, dataset, seed)
+            method = method.partition("/")[0]
+            self.fusion(which.partition("/")[0], dataset, seed)
         else:
             self.model(method, dataset, seed)
         return self._cache[method, dataset, seed][1]
@@ -423,8 +425,15 @@ class Study:
             names = self.params.experts
             parts = [self.embeddings(f"expert:{n}", train, seed, test, part, mirrored) for n in names]
             parts = [torch.from_numpy(x) for x in parts]
-            fusion = self.fusion("top1" if which == "router" else which, train, seed).cpu()
-            if which == "router":
+            gate, _, expert = which.partition("/expert=")
+            fusion = self.fusion("top1" if gate == "router" else gate, train, seed).cpu()
+            if expert:
+                if expert not in names:
+                    raise ValueError(f"'{method}': '{expert}' is no expert of this study; it has {', '.join(names)}")
+                place = list(names).index(expert)
+                with torch.inference_mode():
+                    return fusion.alone(place, parts[place]).numpy()
+            if gate == "router":
                 choice = self._embedded(self.router(train, seed), method, train, seed, test, part, mirrored).argmax(1)
                 with torch.inference_mode():
                     alone = np.stack([fusion.alone(i, x).numpy() for i, x in enumerate(parts)])

@@ -94,8 +94,11 @@ def _taught_by(teacher: str) -> str:
 
 
 def gates_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
-    """Experts and ways to combine them: mAP, what each has over the uniform ensemble in points, and what it costs."""
-    methods = _like(rows, "(expert|moe):[^/]+")
+    """Experts and ways to combine them: mAP, what each has over the uniform ensemble in points, and what it costs.
+
+    "moe:top1/expert=..." is the top-1 gate overruled: every picture goes to that expert.
+    """
+    methods = _like(rows, "(expert|moe):[^/]+(/expert=[^/]+)?")
     table = _beside(rows, evaluations, dict.fromkeys(methods, "moe:uniform"), "vs uniform")
     return _with_costs(table, rows, methods)
 

@@ -67,7 +67,7 @@ def test_results_hold_every_method_dataset_and_seed(project):
                 assert 0 < accuracy[method, dataset, seed] <= 1
     variants = {method for method in results.method.unique() if "/" in method}
     assert variants == {f"student+kd:moe/{what}" for what in ("terms=relational", "temperature=1", "teacher=online")} | {
-        "student/size=byobnet", "student+kd:moe/size=byobnet",
+        "student/size=byobnet", "student+kd:moe/size=byobnet", "moe:top1/expert=clip", "moe:top1/expert=align",
     }  # fmt: skip
     across = results[results.metric == "mAP"].set_index(["method", "train_dataset", "test_dataset", "seed"]).value
     assert 0 < across["student+kd:moe", "vehicles", "people", 1] <= 1

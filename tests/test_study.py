@@ -121,6 +121,18 @@ def test_embeddings_are_the_models_own(made):
         assert np.allclose(study.embeddings(method, "vehicles", 0), expected, atol=1e-4), method
 
 
+def test_the_top1_gate_gives_what_the_chosen_expert_gives_alone(made):
+    study, names = open_study(made[0]), list(TREE["experts"])
+    where = {"train": "vehicles", "seed": 0, "part": "gallery"}
+    chosen = study.gate_weights("top1", "vehicles", 0)[names].to_numpy().argmax(1)
+    alone = np.stack([study.embeddings(f"moe:top1/expert={name}", **where) for name in names])
+    assert not np.allclose(alone[0], alone[1])
+    assert np.allclose(study.embeddings("moe:top1", **where), alone[chosen, np.arange(len(chosen))], atol=1e-5)
+    assert study.origin("moe:top1/expert=clip", "vehicles", 0) == study.origin("moe:top1", "vehicles", 0)
+    with pytest.raises(ValueError, match="'clop' is no expert of this study; it has clip, align"):
+        study.embeddings("moe:top1/expert=clop", **where)
+
+
 def test_a_teacher_says_what_its_model_says(made):
     study = open_study(made[0])
     pixels = torch.from_numpy(np.array(study.pixels("vehicles", "train")))
