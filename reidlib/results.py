@@ -149,7 +149,8 @@ def gather(study: Study) -> pd.DataFrame:
     parts = {file.stem: _table(file) for file in sorted(_parts(study).glob("*.csv"))}
     if not parts:
         raise ValueError(f"study {study.name} has no results yet: run `make study STUDY={study.name}` first")
-    rows = pd.concat(parts, names=["part"]).reset_index("part")
+    filled = {part: table for part, table in parts.items() if len(table)}  # a study without ablations has none of them
+    rows = pd.concat(filled, names=["part"]).reset_index("part")
     what = COLUMNS[:-1]
     spans = rows.groupby(what)["value"].agg(["min", "max"])
     unequal = spans[~np.isclose(spans["min"], spans["max"], rtol=1e-6, atol=1e-9)]

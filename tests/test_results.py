@@ -73,6 +73,7 @@ def test_gather_puts_the_parts_in_the_studys_order_and_reads_back_exactly(study)
     results.keep(study, "1", results.accuracy(study, ["pixels"]))
     results.keep(study, "3", results.accuracy(study, ["student/size=96"], ["vehicles"]))
     results.keep(study, "4", results.accuracy(study, ["student"]))  # again, with equal values
+    results.keep(study, "5", results.accuracy(study, []))  # of a study without ablations
     rows = results.gather(study)
     assert list(rows["method"].unique()) == ["pixels", "student", "student/size=96", "student+kd:moe"]
     assert list(rows.query("method == 'pixels'")["train_dataset"].unique()) == ["vehicles", "people"]
