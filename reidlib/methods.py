@@ -1,0 +1,173 @@
+"""What a method is: parsed, printed and labelled here and nowhere else.
+
+    pixels                                raw pixels, the floor
+    expert:<name>                         a fine-tuned expert of the study
+    moe:<gate>                            the experts under a gate: soft, top1, uniform, concat, router, ...
+    moe:top1/expert=<name>                that gate overruled: every picture through the one expert
+    student                               the student alone
+    student+kd:<teacher>                  taught by an expert's name, "uniform" or "moe" (the soft gate)
+
+A student may differ from the study's own in "/terms=a+b", "/temperature=x", "/teacher=online" and "/size=<name>", in this
+order; "/configuration=<study>" says that another study's networks were measured.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+ENSEMBLES = {"moe": "soft", "uniform": "uniform"}  # teachers made of all experts, and the gate that each is
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method; one of the classes below. str() prints it as it stands in results.csv."""
+
+    configuration: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """pixels, expert, moe, student or student+kd: what figures colour by."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """Which of its kind: the expert's, gate's or teacher's name; "" where there is one alone."""
+        return ""
+
+    def changes(self) -> dict[str, str]:
+        """What differs from the method it is a variant of, in the order of printing: {"temperature": "4"}."""
+        own = [field.name for field in fields(self) if field.name not in ("name", "gate", "taught_by", "configuration")]
+        values = {name: getattr(self, name) for name in [*own, "configuration"]}
+        return {name: _print(value) for name, value in values.items() if value is not None}
+
+    @property
+    def base(self) -> "Method":
+        """The method that this one is a variant of; itself where it is none."""
+        return replace(self, **dict.fromkeys(self.changes()))
+
+    def __str__(self) -> str:
+        start = f"{self.kind}:{self.name}" if self.name else self.kind
+        return "/".join([start, *(f"{what}={value}" for what, value in self.changes().items())])
+
+
+@dataclass(frozen=True)
+class Pixels(Method):
+    kind = "pixels"
+
+
+@dataclass(frozen=True)
+class Expert(Method):
+    name: str = ""
+    kind = "expert"
+
+
+@dataclass(frozen=True)
+class Moe(Method):
+    """The experts under a gate. expert: the one that all pictures are sent through, whatever the gate says."""
+
+    gate: str = "soft"
+    expert: str | None = None
+    kind = "moe"
+
+    @property
+    def name(self) -> str:
+        return self.gate
+
+
+@dataclass(frozen=True)
+class Student(Method):
+    """The student, alone or under a teacher. terms, temperature, teacher, size: where it differs from the study's own."""
+
+    taught_by: str | None = None
+    terms: tuple[str, ...] | None = None
+    temperature: float | None = None
+    teacher: str | None = None  # "cached" or "online"
+    size: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return "student+kd" if self.taught_by else "student"
+
+    @property
+    def name(self) -> str:
+        return self.taught_by or ""
+
+
+def parse(text: "str | Method") -> Method:
+    """The method that `text` names; a Method is returned as it is.
+
+    Raises ValueError where it is none, saying what would be.
+    """
+    if isinstance(text, Method):
+        return text
+    start, *variants = text.split("/")
+    kind, colon, name = start.partition(":")
+    given = dict(variant.partition("=")[::2] for variant in variants)
+    configuration = given.pop("configuration", None)
+    try:
+        if len(given) + (configuration is not None) != len(variants) or not all(given.values()) or bool(colon) != bool(name):
+            raise ValueError("write each change once, as /what=value")
+        match kind, bool(name):
+            case "pixels", False:
+                return Pixels(configuration, **given)
+            case "expert", True:
+                return Expert(configuration, name, **given)
+            case "moe", True:
+                return Moe(configuration, name, **given)
+            case ("student", False) | ("student+kd", True):
+                return Student(configuration, name or None, **_student_changes(given, taught=bool(name)))
+        raise ValueError("methods are pixels, expert:<name>, moe:<gate>, student, student+kd:<teacher>")
+    except TypeError:  # a change that the class doesn't know
+        raise ValueError(f"'{text}' is no method: {kind} has no variant '{next(iter(given))}'") from None
+    except ValueError as error:
+        raise ValueError(f"'{text}' is no method: {error}") from None
+
+
+def _student_changes(given: dict[str, str], taught: bool) -> dict:
+    changes: dict = dict(given)
+    if not taught and (of_teaching := sorted({"terms", "temperature", "teacher"} & set(changes))):
+        raise ValueError(f"a student without a teacher has no {', '.join(of_teaching)}")
+    if "terms" in changes:
+        changes["terms"] = tuple(changes["terms"].split("+"))
+    if "temperature" in changes:
+        changes["temperature"] = float(changes["temperature"])
+        if not 0 < changes["temperature"] < float("inf"):
+            raise ValueError("a temperature is a number above 0")
+    if changes.get("teacher", "cached") not in ("cached", "online"):
+        raise ValueError("a teacher is cached or online")
+    return changes
+
+
+def teacher(name: str) -> Method:
+    """The method that a teacher is: "moe" -> moe:soft, "clip" -> expert:clip."""
+    return Moe(gate=ENSEMBLES[name]) if name in ENSEMBLES else Expert(name=name)
+
+
+def taught_by(method: str | Method) -> Student:
+    """The student that a method teaches: moe:soft -> student+kd:moe. Raises ValueError where it is no teacher."""
+    method = parse(method)
+    names = {teacher(name): name for name in ENSEMBLES} | ({method: method.name} if isinstance(method, Expert) else {})
+    if method not in names:
+        raise ValueError(f"'{method}' is no teacher: experts, moe:soft and moe:uniform are")
+    return Student(taught_by=names[method])
+
+
+TAUGHT = str(Student(taught_by="moe"))  # what the paper calls MoE-KD
+_LABELS = {
+    "pixels": "Raw pixels", "moe:soft": "MoE, soft gate", "moe:top1": "MoE, top-1 gate", "moe:router": "MoE, router",
+    "moe:uniform": "Uniform ensemble", "moe:concat": "Concatenation",
+    "student": "Student", "student+kd:moe": "Student + KD from MoE", "student+kd:uniform": "Student + KD from ensemble",
+}  # fmt: skip
+
+
+def label(method: str | Method) -> str:
+    """A method's name for readers: "expert:clip" -> "CLIP expert", "student/size=96" -> "Student, size = 96"."""
+    method = parse(method)
+    name = method.name.upper() if method.name in ("clip", "align") else method.name
+    unnamed = {"expert": f"{name} expert", "moe": f"MoE, {name} gate", "student+kd": f"Student + KD from {name}"}
+    start = _LABELS.get(str(method.base)) or unnamed[method.kind]
+    return ", ".join([start, *(f"{what} = {value}" for what, value in method.changes().items())])
+
+
+def _print(value) -> str:
+    if isinstance(value, tuple):
+        return "+".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
