@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from reidlib.data.hashes import file_hashes
 from reidlib.params import EncoderParams
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")
@@ -120,7 +121,7 @@ def build(params: EncoderParams, size: tuple[int, int], weights_root: str | Path
         builder = {"open_clip": _open_clip, "align": _align, "timm": _timm}[source]
         try:
             network, mean, std = builder(name, params, size, file)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # whatever a library says of a damaged file, a wrong one, a hub that is not there
             if params.weights is None:
                 raise
             raise WeightsError(_how_to_get(params, file, error)) from error
@@ -137,13 +138,49 @@ def weights_file(params: EncoderParams, weights_root: str | Path | None) -> Path
     return file
 
 
+def weights_identity(params: EncoderParams, weights_root: str | Path | None, cache: Path | None = None) -> str | None:
+    """What the pretrained weights are: the sha256 of a file, or of a tag the hub's repository and revision.
+
+    None where there are none. cache: see `data.hashes.file_hashes`. Raises WeightsError where they aren't on this machine.
+    """
+    if file := weights_file(params, weights_root):
+        return file_hashes([file], cache)[0]
+    if params.weights is None:
+        return None
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    repository = _hub_repository(params)
+    reference = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model") / "refs" / "main"
+    if not reference.is_file():
+        raise WeightsError(_how_to_get(params, None, f"{repository} is not in the cache"))
+    return f"{repository}@{reference.read_text().strip()}"
+
+
+def _hub_repository(params: EncoderParams) -> str:
+    """Where the library gets a tag's weights from: owner/name on the model hub."""
+    source, _, name = params.name.partition(":")
+    if source == "open_clip":
+        import open_clip
+
+        return open_clip.get_pretrained_cfg(name, params.weights).get("hf_hub", "").rpartition("/")[0]
+    if source == "timm":
+        import timm
+
+        return timm.get_pretrained_cfg(name).hf_hub_id
+    return name
+
+
 def _how_to_get(params: EncoderParams, file: Path | None, error) -> str:
+    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if file is not None and file.is_file():
+        return f"weights '{params.weights}' of {params.name}: {file.resolve()} can't be used ({said}); fetch the file again"
     if file is not None:
-        looked = f"{file.resolve()} ({error}). Put the file there, or set REIDLIB_WEIGHTS to the folder that holds it"
+        looked = f"{file.resolve()} ({said}). Put the file there, or set REIDLIB_WEIGHTS to the folder that holds it"
     else:
         looked = (
-            f"the local model cache and the model hub ({str(error).splitlines()[0]}). Run once on a machine with a "
-            "network so that the cache holds them, or name a local file in the encoder's 'weights'"
+            f"the local model cache and the model hub ({said}). Run once on a machine with a network so that the cache "
+            "holds them, or name a local file in the encoder's 'weights'"
         )
     return f"no weights '{params.weights}' of {params.name}: looked for in {looked}; 'weights: null' is random"
 

@@ -1,42 +1,15 @@
-"""The study's networks: an Embedder (expert or student) and the Mixture-of-Experts over frozen experts.
+"""The study's networks: an Embedder (expert or student), the Mixture-of-Experts over frozen experts, the Router.
 
 All of them map uint8 pictures [B, 3, H, W] to embeddings [B, D]; in training mode they return an Output instead, which
 holds what the losses need.
 """
 
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from reidlib.encoders import Encoder
-
-
-class Output(NamedTuple):
-    """What a network says of B pictures in training mode."""
-
-    feature: torch.Tensor  # [B, D] before BNNeck; the triplet loss acts here
-    embedding: torch.Tensor  # [B, D] after BNNeck; retrieval uses this
-    logits: torch.Tensor  # [B, identities]
-    projected: torch.Tensor | None = None  # [B, D of the teacher]
-    weights: torch.Tensor | None = None  # [B, experts] of the gate
-
-
-class Neck(nn.Module):
-    """BNNeck and identity classifier (Luo et al. 2019, "Bag of Tricks and a Strong Baseline for Deep Person Re-ID")."""
-
-    def __init__(self, dim: int, identities: int):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(dim)
-        self.norm.bias.requires_grad_(False)  # a shift would spoil the cosine around the origin
-        self.classifier = nn.Linear(dim, identities, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
-
-    def forward(self, feature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[B, D] -> embedding [B, D], logits [B, identities]."""
-        embedding = self.norm(feature.float())
-        return embedding, self.classifier(embedding)
+from reidlib.gates import Fusion
+from reidlib.neck import Neck, Output
 
 
 class Embedder(nn.Module):
@@ -67,78 +40,6 @@ class Embedder(nn.Module):
     def teach(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What a student learns from, in evaluation mode: embedding [B, D], logits [B, identities]."""
         return self.neck(self.encoder(images))
-
-
-class Fusion(nn.Module):
-    """The gate: fuses the experts' embeddings into one.
-
-    Each expert's unit embedding is projected to a common width; the gate weighs the projections per picture
-    (Shazeer et al. 2017, "Outrageously Large Neural Networks"):
-
-        z = sum_i w_i P_i x_i,    w = softmax(G [x_1, ..., x_E])
-
-    kind: "soft" weighs all; "top1" keeps the largest weight alone; "uniform" has w_i = 1/E; "concat" has no parameter
-    that is trained and returns the unit embeddings side by side.
-
-    The projections start as slices of one orthogonal matrix: with width >= the sum of the experts' widths the untrained
-    uniform fusion has exactly the cosines of "concat", so training starts from the plain ensemble and can only be
-    blamed or praised for what it changes.
-    """
-
-    def __init__(self, dims: list[int], width: int, identities: int, kind: str = "soft"):
-        super().__init__()
-        if kind not in ("soft", "top1", "uniform", "concat"):
-            raise ValueError(f"'{kind}' is no gate; there are soft, top1, uniform and concat")
-        self.kind = kind
-        self.dim = sum(dims) if kind == "concat" else width
-        if kind == "concat":
-            return
-        self.projections = nn.ModuleList(nn.Linear(dim, width, bias=False) for dim in dims)
-        whole = nn.init.orthogonal_(torch.empty(width, sum(dims)))
-        for projection, part in zip(self.projections, whole.split(dims, dim=1)):
-            projection.weight.data.copy_(part)
-        self.gate = nn.Linear(sum(dims), len(dims)) if kind != "uniform" else None
-        if self.gate is not None:
-            nn.init.zeros_(self.gate.weight)  # starts undecided
-            nn.init.zeros_(self.gate.bias)
-        self.neck = Neck(width, identities)
-
-    def weights(self, embeddings: list[torch.Tensor]) -> torch.Tensor:
-        """The gate's weights [B, E] for the experts' embeddings, each [B, D_i]; rows sum to 1."""
-        experts, n = len(embeddings), len(embeddings[0])
-        if self.kind in ("uniform", "concat"):
-            return embeddings[0].new_full((n, experts), 1 / experts)
-        soft = self.soft_weights(embeddings)
-        if self.kind == "soft":
-            return soft
-        chosen = F.one_hot(soft.argmax(1), experts).to(soft.dtype)
-        return chosen + (soft - soft.detach())  # forward: one expert; backward: the soft weights' gradient
-
-    def soft_weights(self, embeddings: list[torch.Tensor]) -> torch.Tensor:
-        """The gate's softmax [B, E], before the top-1 gate makes its choice of it."""
-        return self.gate(torch.cat([F.normalize(x) for x in embeddings], dim=1) * self._scale(embeddings)).softmax(1)
-
-    def alone(self, expert: int, embeddings: torch.Tensor) -> torch.Tensor:
-        """One expert's embeddings [B, D_i] as the fused embedding [B, width] where that expert is chosen."""
-        return self.neck.norm(self.projections[expert](F.normalize(embeddings)))
-
-    def forward(self, embeddings: list[torch.Tensor]):
-        """Experts' embeddings, each [B, D_i] -> fused embedding [B, width], or an Output in training mode."""
-        unit = [F.normalize(x) for x in embeddings]
-        if self.kind == "concat":
-            return torch.cat(unit, dim=1)
-        weights = self.weights(embeddings)
-        projected = torch.stack([P(x) for P, x in zip(self.projections, unit)], dim=1)  # [B, E, width]
-        feature = (weights.unsqueeze(2) * projected).sum(1)
-        if not self.training:
-            return self.neck.norm(feature)
-        embedding, logits = self.neck(feature)
-        return Output(feature, embedding, logits, weights=weights)
-
-    @staticmethod
-    def _scale(embeddings: list[torch.Tensor]) -> float:
-        # unit vectors have entries of about 1/sqrt(D): bring the gate's input to about 1
-        return (sum(x.shape[1] for x in embeddings) / len(embeddings)) ** 0.5
 
 
 class MixtureOfExperts(nn.Module):

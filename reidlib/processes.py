@@ -67,18 +67,18 @@ def holding(lock: FileLock) -> Iterator[None]:
 def share(batch):
     """This process's share of nested tensors [B, ...]: [B / processes, ...]. ValueError where it does not come out even."""
 
-    def own(whole: torch.Tensor) -> torch.Tensor:
-        if len(whole) % count():
+    def own(batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) % count():
             raise ValueError(
-                f"{count()} processes can't share batches of {len(whole)} evenly: make the recipe's p x k (of pretraining: "
+                f"{count()} processes can't share batches of {len(batch)} evenly: make the recipe's p x k (of pretraining: "
                 "batch) a multiple of the number of processes, or launch another number"
             )
-        return whole.chunk(count())[dist.get_rank()]
+        return batch.chunk(count())[dist.get_rank()]
 
     return recursively_apply(own, batch) if count() > 1 else batch
 
 
-def together(model, inputs: tuple):
+def forward_shared(model, inputs: tuple):
     """model(*inputs) for a batch that all processes have, each having worked on its share; gradients flow through.
 
     Of the outputs, tensors [B, ...] come from all processes, in order; scalars are each process's own. Raises ValueError
@@ -94,7 +94,7 @@ def together(model, inputs: tuple):
 def average_gradients(model: nn.Module) -> None:
     """Turn the gradients that backward() left in each process into those of the whole batch.
 
-    Each process differentiates the whole loss, and what it hands back through `together` is the sum over processes; so
+    Each process differentiates the whole loss, and what it hands back through `forward_shared` is the sum over processes; so
     their mean is what one process has. Parameters without a gradient stay without, as with one process and unlike with
     torch's DistributedDataParallel.
     """

@@ -1,18 +1,22 @@
-"""Where something was made: commit, packages, device. No names of users, hosts or folders."""
+"""Where something was made: commit, packages, device; no names of users, hosts or folders. And what is kept of it: hashes
+of content, files that are whole or not there."""
 
+import hashlib
+import json
+import os
 import platform
 import re
 import subprocess
-import time
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "accelerate", "numpy", "numba")
 CODE = Path(__file__).parents[1]
-STARTED = time.monotonic()
 
 
 def origin() -> dict:
@@ -24,11 +28,6 @@ def origin() -> dict:
     return {**_code(), "device": device_name(torch.cuda.is_initialized()), "threads": torch.get_num_threads()}
 
 
-def stamp() -> dict:
-    """Now, and the seconds since this process began to use reidlib."""
-    return {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(time.monotonic() - STARTED, 2)}
-
-
 @cache
 def _code() -> dict:
     packages = {name: version(name) for name in PACKAGES}
@@ -38,8 +37,11 @@ def _code() -> dict:
 def git_state(root: Path) -> dict:
     """The commit checked out in `root`, and whether files differ from it; both None where there is no repository.
 
-    results/ does not count: it changes with every run.
+    results/ does not count: it changes with every run. A repository around `root`, of which it is no root, is another's.
     """
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != Path(root).resolve():
+        return {"commit": None, "uncommitted changes": None}
     changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results")
     return {
         "commit": _git(root, "rev-parse", "HEAD"),
@@ -65,3 +67,20 @@ def device_name(gpu: bool = False) -> str:
     named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     cpu = re.sub(r"\((R|TM)\)|CPU|@.*", "", named[1]) if named else platform.processor() or platform.machine()
     return " ".join(cpu.split())
+
+
+def digest(content) -> str:
+    """Short hash (12 hex digits) of JSON-like content; pydantic models count by their content."""
+    return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def plain(content):
+    """JSON-like content with pydantic models and paths as JSON has them."""
+    return json.loads(json.dumps(content, default=lambda x: x.model_dump(mode="json") if isinstance(x, BaseModel) else str(x)))
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """write(file) a file under another name first, so that one named `path` is always whole, whoever writes it too."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    write(partial)
+    os.replace(partial, path)

@@ -55,12 +55,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class TeacherCache:
-    """A frozen teacher's word on every training picture and its mirror image, computed once."""
+    """What a frozen teacher gives for every training picture and its mirror image, computed once."""
 
     embedding: np.ndarray  # float32 [N, 2, D]: the picture, its mirror image
     logits: np.ndarray  # float32 [N, 2, identities]
 
-    def says(self, index: np.ndarray, flipped: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def targets(self, index: np.ndarray, flipped: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embedding [B, D] and logits [B, identities] for the store's pictures `index`, mirrored where `flipped`."""
         row, side = torch.arange(len(index), device=images.device), flipped.long()
         both = (torch.from_numpy(of[index]).to(images.device) for of in (self.embedding, self.logits))
@@ -74,16 +74,16 @@ class OnlineTeacher:
     model: nn.Module  # an Embedder or a MixtureOfExperts, on the training device
     precision: str = "no"
 
-    def says(self, index: np.ndarray, flipped: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def targets(self, index: np.ndarray, flipped: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embedding [B, D] and logits [B, identities] of the augmented `images`, uint8 [B, 3, H, W]."""
         half = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.no_grad(), torch.autocast(images.device.type, half, enabled=self.precision != "no"):
-            return processes.together(self.model.teach, (images,))
+            return processes.forward_shared(self.model.teach, (images,))
 
 
 @dataclass(frozen=True)
 class PictureBatches:
-    """Identity-balanced, augmented batches of pictures; with a teacher, its word on each picture too.
+    """Identity-balanced, augmented batches of pictures; with a teacher, its targets too.
 
     Args:
         pixels: decoded store, uint8 [N, 3, h, w].
@@ -108,7 +108,7 @@ class PictureBatches:
             images = gather(self.pixels, index).to(device, non_blocking=True)
             images, flipped = augment(images, generator, **self.recipe.augmentation.model_dump())
             pid = torch.from_numpy(self.labels[index]).to(device)
-            yield (images,), Target(pid, *(self.teacher.says(index, flipped, images) if self.teacher else ()))
+            yield (images,), Target(pid, *(self.teacher.targets(index, flipped, images) if self.teacher else ()))
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ def train(
 ) -> pd.DataFrame:
     """Train `model` in place with AdamW, linear warm-up and cosine decay; returns the history, one row an epoch.
 
+    The model comes back in evaluation mode, on the CPU, wherever it was trained.
+
     Processes that were launched together share each batch and end, but for rounding, where one process ends.
 
     Args:
@@ -186,10 +188,10 @@ def train(
     history: list[dict] = []
     if checkpoint.exists():
         history = _resume(checkpoint, accelerator.unwrap_model(model), optimizer)
-    look = {"desc": label, "unit": "step", "mininterval": 1}
+    options = {"desc": label, "unit": "step", "mininterval": 1}
     if not accelerator.is_main_process:
-        look["disable"] = True
-    with tqdm(total=epochs * steps, initial=len(history) * steps, **look) as bar:
+        options["disable"] = True
+    with tqdm(total=epochs * steps, initial=len(history) * steps, **options) as bar:
         for epoch in range(len(history), epochs):
             torch.manual_seed(_mix(seed, epoch))  # dropout and the like depend on the epoch alone, so resuming is exact
             model.train()
@@ -197,7 +199,7 @@ def train(
             for step, (inputs, target) in enumerate(batches.epoch(epoch, accelerator.device)):
                 scheduler.step_update(min(epoch * steps + step, epochs * steps - 1))
                 with accelerator.autocast():
-                    output = processes.together(model, inputs)
+                    output = processes.forward_shared(model, inputs)
                 terms = objective(output, target)
                 accelerator.backward(sum(terms.values()))
                 processes.average_gradients(model)
@@ -212,8 +214,8 @@ def train(
                 raise FloatingPointError(f"{label}: the loss is {means} in epoch {epoch + 1}; lower its recipe's lr")
             bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{history[-1]['loss']:.3f}")
             if epoch + 1 < epochs and accelerator.is_main_process:
-                _keep(checkpoint, accelerator.unwrap_model(model), optimizer, history)
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+                _save_checkpoint(checkpoint, accelerator.unwrap_model(model), optimizer, history)
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False).cpu().eval()
     return pd.DataFrame(history)
 
 
@@ -237,14 +239,20 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
 
 
 def embed(model: nn.Module, pixels: np.ndarray, machine: Machine, *, mirrored=False, batch=256) -> np.ndarray:
-    """Embeddings of all pictures: uint8 [N, 3, h, w] -> float32 [N, D]; `mirrored` embeds their mirror images."""
+    """Embeddings of all pictures, block by block: uint8 [N, 3, h, w] -> float32 [N, D].
+
+    mirrored: of their mirror images. The model is left on the device where it was.
+    """
     accelerator = machine.accelerator()
+    home, parts = next((p.device for p in model.parameters()), torch.device("cpu")), []
     model = model.to(accelerator.device).eval()
-    parts = []
-    with torch.inference_mode(), accelerator.autocast():
-        for start in range(0, len(pixels), batch):
-            images = gather(pixels, slice(start, start + batch)).to(accelerator.device)
-            parts.append(model(images.flip(3) if mirrored else images).float().cpu().numpy())
+    try:
+        with torch.inference_mode(), accelerator.autocast():
+            for start in range(0, len(pixels), batch):
+                images = gather(pixels, slice(start, start + batch)).to(accelerator.device)
+                parts.append(model(images.flip(3) if mirrored else images).float().cpu().numpy())
+    finally:
+        model.to(home)
     return np.concatenate(parts)
 
 
@@ -252,7 +260,7 @@ def _mix(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-def _keep(file: Path, model: nn.Module, optimizer, history: list[dict]) -> None:
+def _save_checkpoint(file: Path, model: nn.Module, optimizer, history: list[dict]) -> None:
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
     torch.save(state, file.with_suffix(".partial"))
     os.replace(file.with_suffix(".partial"), file)

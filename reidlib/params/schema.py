@@ -1,14 +1,8 @@
-"""What a study is: the schema of params/*.yaml.
-
-A params file is checked whole before anything runs. An unknown key, a wrong type, an impossible value or a missing
-file is refused by its full name, with the nearest valid key where one is near.
-"""
+"""The schema of params/*.yaml: keys, types, what they mean, and what can't be."""
 
 import difflib
-from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -16,19 +10,14 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 Size = tuple[PositiveInt, PositiveInt]
 Fraction = float
+Weight = Annotated[float, Field(ge=0)]  # of a term
 Name = Annotated[str, Field(pattern=r"^[\w-]+$")]  # becomes part of file names
-TERMS = ("logit", "embedding", "relational")  # of distillation
-
-
-class ParamsError(ValueError):
-    """A params file that can't be run; the message names the file, each bad key and what would do."""
 
 
 class Strict(BaseModel):
@@ -36,7 +25,7 @@ class Strict(BaseModel):
 
 
 class Builtin(Strict):
-    """The library's own drawn data, written to disk in a published layout."""
+    """Data that the project's toydata draws, written to disk in a published layout."""
 
     domain: Literal["vehicles", "people"]
     train_ids: int = Field(ge=4)
@@ -49,9 +38,10 @@ class Builtin(Strict):
 class DatasetParams(Strict):
     """One data set: where it is or how it is drawn, and the size its pictures are kept at."""
 
-    layout: Literal["market1501", "veri776"]
+    layout: str = Field(description="market1501, veri776, csv, or another of reidlib.data.layouts.LAYOUTS")
     size: Size = Field(description="height, width in pixels of the decoded store")
     root: str | None = Field(None, description="folder, absolute or below REIDLIB_DATA")
+    table: str | None = Field(None, description="of the layout csv: its table, absolute or below the project's folder")
     builtin: Builtin | None = None
     title: str | None = Field(None, description="the name to print, where it differs from the key")
 
@@ -59,6 +49,8 @@ class DatasetParams(Strict):
     def one_source(self):
         if (self.root is None) == (self.builtin is None):
             raise ValueError("give either 'root' (real pictures) or 'builtin' (drawn ones), not both, not neither")
+        if self.table is not None and self.layout != "csv":
+            raise ValueError(f"'table' is for the layout csv, this is {self.layout}")
         return self
 
 
@@ -121,10 +113,10 @@ class ExpertParams(NetworkParams):
 class MoeParams(Strict):
     """The gate over the frozen experts."""
 
-    gates: list[Literal["soft", "top1", "uniform", "concat", "router"]] = Field(min_length=1)
+    gates: list[Name] = Field(min_length=1, description="of reidlib.gates.GATES, or router")
     width: PositiveInt = Field(description="common width of the experts' projections")
-    balance: dict[Literal["soft", "top1"], Annotated[float, Field(ge=0)]] = Field(
-        {"soft": 1.0, "top1": 0.01}, description="weight of the load-balancing term under each gate that is trained"
+    balance: dict[Name, Weight] = Field(
+        {"soft": 1.0, "top1": 0.01}, description="weight of the load-balancing term under each gate; of others 0"
     )
     recipe: Recipe
     router: NetworkParams | None = Field(None, description="sees the picture first and picks the one expert that runs")
@@ -143,9 +135,10 @@ class DistillationParams(Strict):
 
     teachers: list[str] = Field(description="names of experts, 'uniform', or 'moe' (the soft gate)")
     temperature: PositiveFloat = 4.0
-    logit: float = Field(1.0, ge=0)
-    embedding: float = Field(1.0, ge=0)
-    relational: float = Field(1.0, ge=0)
+    terms: dict[Name, Weight] = Field(
+        {"logit": 1.0, "embedding": 1.0, "relational": 1.0},
+        min_length=1, description="weight of each term, of reidlib.losses.distillation.TERMS",
+    )  # fmt: skip
     teacher: Literal["cached", "online"] = Field(
         "cached", description="cached: its word on every picture, computed once; online: it sees the student's own batch"
     )
@@ -159,14 +152,6 @@ class AblationParams(Strict):
     temperatures: list[PositiveFloat] = []
     online: bool = Field(False, description="also with the online teacher")
     sizes: dict[Name, EncoderParams] = Field({}, description="other students, by name")
-
-    @field_validator("terms")
-    @classmethod
-    def known_terms(cls, terms):
-        for term in (t for together in terms for t in together.split("+")):
-            if term not in TERMS:
-                raise ValueError(f"'{term}' is no term of distillation{_nearest(term, list(TERMS))}")
-        return terms
 
 
 class PretrainingParams(Strict):
@@ -203,6 +188,8 @@ class StudyParams(Strict):
     seeds: list[NonNegativeInt] = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
+    threads: PositiveInt = Field(1, description="CPU threads that a unit of work is made with: more or fewer round otherwise")
+    plugins: list[str] = Field([], description="Python files that add layouts, gates or terms, beside this file")
     publish_images: bool = Field(True, description="false: the data's terms forbid figures that show its pictures")
     data_root: str | None = Field(None, description="where data sets lie; REIDLIB_DATA goes first")
     weights_root: str | None = Field(None, description="where weight files lie; REIDLIB_WEIGHTS goes first")
@@ -235,7 +222,7 @@ class StudyParams(Strict):
         known = [*self.experts, "uniform", "moe"]
         for teacher in self.distillation.teachers:
             if teacher not in known:
-                raise ValueError(f"distillation.teachers: '{teacher}' is no teacher{_nearest(teacher, known)}")
+                raise ValueError(f"distillation.teachers: '{teacher}' is no teacher{nearest(teacher, known)}")
         if "moe" in self.distillation.teachers and "soft" not in self.moe.gates:
             raise ValueError("distillation.teachers names 'moe', so moe.gates must hold 'soft'")
         if "uniform" in self.distillation.teachers and "uniform" not in self.moe.gates:
@@ -249,9 +236,13 @@ class StudyParams(Strict):
         if self.ablations is not None:
             if "moe" not in self.distillation.teachers:
                 raise ValueError("ablations vary the student under the MoE, so distillation.teachers must hold 'moe'")
+            for term in (term for terms in self.ablations.terms for term in terms.split("+")):
+                if not self.distillation.terms.get(term):
+                    has = [name for name, weight in self.distillation.terms.items() if weight]
+                    raise ValueError(f"ablations.terms: '{term}' has no weight in distillation.terms{nearest(term, has)}")
             for name in self.ablations.datasets:
                 if name not in self.datasets:
-                    raise ValueError(f"ablations.datasets: no data set '{name}'{_nearest(name, list(self.datasets))}")
+                    raise ValueError(f"ablations.datasets: no data set '{name}'{nearest(name, list(self.datasets))}")
         if self.mixed and len(self.datasets) < 2:
             raise ValueError("mixed: true wants two data sets or more")
         miniatures = [name for name, e in self.experts.items() if e.encoder.miniature is not None]
@@ -267,91 +258,7 @@ class StudyParams(Strict):
         return self
 
 
-def find(study: str | Path) -> Path:
-    """The params file `study` names: a path, or one relative to the working directory or a folder above it.
-
-    Raises ParamsError naming every place looked at when there is none.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / study).is_file():
-            return (folder / study).resolve()
-    nearby = sorted(str(p.relative_to(f)) for f in (here, *here.parents) for p in f.glob("params/*.yaml"))
-    hint = _nearest(str(study), nearby) or (f"; there are {', '.join(nearby)}" if nearby else "")
-    raise ParamsError(f"{study}: no such params file in {here} or a folder above it{hint}")
-
-
-def load(study: str | Path, overrides: list[str] = ()) -> StudyParams:
-    """Read and check a params file.
-
-    Args:
-        study: path of the file, see `find`.
-        overrides: "a.b.c=value" each, value in YAML, as `student.recipe.lr=0.001`.
-    Raises:
-        ParamsError: in one message, all that is wrong with the file.
-    """
-    path = find(study)
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ParamsError(f"{path}: a params file is a mapping of keys, as in params/demo.yaml")
-    for override in overrides:
-        keys, equals, value = override.partition("=")
-        if not equals:
-            raise ParamsError(f"override '{override}': write it key.key=value, e.g. student.recipe.lr=0.001")
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ParamsError(f"override '{override}': not readable as YAML: {error}") from None
-        _put(tree, keys.split("."), value, override)
-    try:
-        return StudyParams.model_validate(tree)
-    except ValidationError as error:
-        raise ParamsError(_explain(error, path)) from None
-
-
-def _put(tree: dict, keys: list[str], value, override: str) -> None:
-    for key in keys[:-1]:
-        below = tree.get(key, {})
-        if not isinstance(below, dict):
-            raise ParamsError(f"override '{override}': '{key}' is no mapping")
-        tree[key] = dict(below)  # by a YAML alias, the same mapping may stand elsewhere too
-        tree = tree[key]
-    tree[keys[-1]] = value
-
-
-def _explain(error: ValidationError, path: Path) -> str:
-    lines = [f"{path}: {error.error_count()} thing(s) to mend before this study can run"]
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"- {where}: unknown key{_nearest(str(item['loc'][-1]), _siblings(item['loc']))}")
-        else:
-            given = "" if item["type"] in ("missing", "value_error") else f" (given: {item['input']!r})"
-            lines.append(f"- {where or 'the file'}: {item['msg'].removeprefix('Value error, ')}{given}")
-    return "\n".join(lines)
-
-
-def _siblings(loc: tuple) -> list[str]:
-    """The valid keys where the last part of `loc` stands."""
-    schema = StudyParams.model_json_schema()
-    node = schema
-    for part in loc[:-1]:
-        named = list(node.get("patternProperties", {}).values()) or [{}]
-        node = _resolve(node.get("properties", {}).get(part) or named[0], schema)
-    return list(node.get("properties", {}))
-
-
-def _resolve(node: dict, schema: dict) -> dict:
-    if isinstance(node, dict) and "anyOf" in node:
-        node = next((option for option in node["anyOf"] if "$ref" in option), node)
-    if isinstance(node, dict) and "$ref" in node:
-        return schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node if isinstance(node, dict) else {}
-
-
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
+    """What to say of a wrong word in a message: the one of `known` that is meant, or all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else (f"; valid: {', '.join(known)}" if known else "")

@@ -1,0 +1,92 @@
+"""What a study is about, as its params say: its methods, their variants, and everything that is evaluated."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+from reidlib.methods import Expert, Method, Moe, Pixels, Student, parse
+from reidlib.params import StudyParams
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation is of; str() is its name in results."""
+
+    method: str
+    train: str
+    test: str
+    seed: int
+
+    def __str__(self) -> str:
+        return "|".join(map(str, self))
+
+
+def methods(params: StudyParams) -> list[str]:
+    """Every method of the study, baselines first."""
+    experts = [Expert(name=name) for name in params.experts]
+    gates = [Moe(gate=gate) for gate in params.moe.gates]
+    students = [Student(), *(Student(taught_by=teacher) for teacher in params.distillation.teachers)]
+    return _names([Pixels(), *experts, *gates, *students])
+
+
+def variants(params: StudyParams) -> dict[str, list[str]]:
+    """The ablations' methods by what they vary: terms, temperature, teacher, size."""
+    wanted, taught = params.ablations, partial(Student, taught_by="moe")
+    if wanted is None:
+        return {}
+    varied = {
+        "terms": [taught(terms=tuple(terms.split("+"))) for terms in wanted.terms],
+        "temperature": [taught(temperature=temperature) for temperature in wanted.temperatures],
+        "teacher": [taught(teacher="online")] * wanted.online,
+        "size": [student(size=name) for name in wanted.sizes for student in (Student, taught)],
+    }
+    return {what: _names(found) for what, found in varied.items()}
+
+
+def overruled(params: StudyParams) -> list[str]:
+    """The top-1 gate with every picture sent through one expert, each in turn."""
+    return _names([Moe(gate="top1", expert=name) for name in params.experts if "top1" in params.moe.gates])
+
+
+def mixed(params: StudyParams) -> str | None:
+    """The name of all data sets at once, where the study trains on them."""
+    return "+".join(params.datasets) if params.mixed else None
+
+
+def mixed_methods(params: StudyParams) -> list[str]:
+    """The methods that are trained on all data sets at once: experts, uniform ensemble, soft gate."""
+    wanted = _names([*(Expert(name=name) for name in params.experts), Moe(gate="uniform"), Moe(gate="soft")])
+    return [method for method in wanted if method in methods(params)] if params.mixed else []
+
+
+def ablated(params: StudyParams) -> list[str]:
+    """The data sets that the variants are trained on."""
+    return params.ablations.datasets if params.ablations else list(params.datasets)
+
+
+def measured(params: StudyParams) -> list[str]:
+    """The methods whose costs are measured. Distillation changes none: of students that are taught, one is enough."""
+    found = map(parse, [*methods(params), *variants(params).get("size", [])])
+    return _names([m for m in found if m.kind in ("expert", "moe", "student") or m.kind == "student+kd" and m.name == "moe"])
+
+
+def evaluations(params: StudyParams) -> Iterator[Evaluated]:
+    """Every evaluation that the study's results hold.
+
+    Raw pixels know neither seed nor training: one a data set, under the first seed.
+    """
+    datasets, seeds = list(params.datasets), params.seeds
+    for method in methods(params):
+        if method == "pixels":
+            yield from (Evaluated(method, dataset, dataset, seeds[0]) for dataset in datasets)
+        else:
+            yield from (Evaluated(method, train, test, s) for train in datasets for test in datasets for s in seeds)
+    for method in overruled(params):
+        yield from (Evaluated(method, dataset, dataset, s) for dataset in datasets for s in seeds)
+    for method in (variant for found in variants(params).values() for variant in found):
+        yield from (Evaluated(method, dataset, dataset, s) for dataset in ablated(params) for s in seeds)
+    for method in mixed_methods(params):
+        yield from (Evaluated(method, mixed(params), test, s) for test in datasets for s in seeds)
+
+
+def _names(found: list[Method]) -> list[str]:
+    return [str(method) for method in found]

@@ -1,0 +1,76 @@
+"""A study's data sets by their names in its params file: opened once, drawn if they are drawn, hashed by their bytes."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reidlib.data import DataError, Dataset, load, mixed, validation_split
+from reidlib.data.hashes import file_hashes
+from reidlib.params import DatasetParams, StudyParams
+from reidlib.provenance import digest
+from reidlib.sources import reached
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The data sets of `params`. `root` is the project's folder; `validation` the share of training identities held out.
+
+    A name is a key of the params' datasets, or several joined by "+": all of them at once.
+    """
+
+    params: StudyParams
+    root: Path
+    validation: float = 0.0
+    _opened: dict = field(default_factory=dict, repr=False)
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set; one that is drawn is drawn first if need be. Raises DataError."""
+        if name not in self._opened:
+            parts = name.split("+")
+            for part in parts:
+                if part not in self.params.datasets:
+                    raise DataError(f"the study has no data set '{part}'; it has {', '.join(self.params.datasets)}")
+            several = len(parts) > 1
+            self._opened[name] = mixed({p: self.dataset(p) for p in parts}) if several else self._open(name)
+        return self._opened[name]
+
+    def _open(self, name: str) -> Dataset:
+        spec = self.params.datasets[name]
+        root = self._drawn(spec) if spec.builtin else folder(self.root, "REIDLIB_DATA", self.params.data_root, "data") / spec.root
+        options = {"table": self.root / Path(spec.table).expanduser()} if spec.table else {}
+        dataset = load(spec.layout, root, **options)
+        return validation_split(dataset, self.validation, seed=0) if self.validation else dataset
+
+    def _drawn(self, spec: DatasetParams) -> Path:
+        import toydata  # here, for no real study needs it
+
+        drawing = digest([spec.builtin, sorted(reached(toydata.write).values())])
+        return toydata.write(root=self.root / "artifacts" / "drawn" / drawing, **spec.builtin.model_dump())
+
+    def frame(self, name: str, part: str) -> pd.DataFrame:
+        """The pictures of a part ("train", "query", "gallery"): columns path, pid, camid and the layout's others."""
+        return getattr(self.dataset(name), part)
+
+    def bytes_hash(self, name: str, part: str) -> str:
+        """Hash of the bytes of all pictures of a part, in order."""
+        place = "bytes", name, part
+        if place not in self._opened:
+            hashes = file_hashes(self.frame(name, part)["path"], self.root / "artifacts" / "hashes.sqlite")
+            self._opened[place] = digest(hashes)
+        return self._opened[place]
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Height and width in pixels at which pictures are kept; several data sets at once have the first one's."""
+        return self.params.datasets[name.partition("+")[0]].size
+
+    def labels(self, name: str) -> np.ndarray:
+        """Training identities numbered from 0, int64 [N]."""
+        return np.unique(self.frame(name, "train")["pid"], return_inverse=True)[1].astype(np.int64)
+
+
+def folder(root: Path, variable: str, key: str | None, default: str) -> Path:
+    """Where data or weights lie: the environment variable, else the params' key, else a folder of the project."""
+    return root / Path(os.environ.get(variable) or key or default).expanduser()

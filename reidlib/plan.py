@@ -1,0 +1,276 @@
+"""Which units of work a study has, and what each depends on: from params, data and seeds to units, nothing made.
+
+Ask for any: the units that it is made from come as its parents.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reidlib import agenda, making, params
+from reidlib.catalog import Catalog, folder
+from reidlib.encoders import weights_identity
+from reidlib.gates import GATES
+from reidlib.losses import TERMS
+from reidlib.methods import Expert, Method, Moe, Pixels, Student, parse, teacher
+from reidlib.params import DistillationParams, EncoderParams, NetworkParams, Recipe, Runs, StudyParams
+from reidlib.provenance import digest
+from reidlib.training import Machine
+from reidlib.units import Unit
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The units of a study. `root` is the project's folder."""
+
+    params: StudyParams
+    data: Catalog
+    root: Path
+    _known: dict = field(default_factory=dict, repr=False)
+
+    def units(self) -> dict[str, Unit]:
+        """All units by their labels, each after those it is made from."""
+        found: dict[str, Unit] = {}
+
+        def add(unit: Unit) -> None:
+            for parent in unit.parents.values():
+                add(parent)
+            if unit.kept:
+                found.setdefault(unit.label, unit)
+
+        for wanted in agenda.evaluations(self.params):
+            add(self.evaluation(*wanted))
+        for name in self.params.datasets:
+            for part in ("train", "query", "gallery"):
+                add(self.pixels(name, part))
+        for configuration in self.configurations:
+            add(self.costs(configuration))
+        return found
+
+    # data
+
+    def pixels(self, dataset: str, part: str) -> Unit:
+        """The decoded pictures of a part ("train", "query", "gallery")."""
+        return self._once(("pixels", dataset, part), lambda: self._pixels(dataset, part))
+
+    def _pixels(self, dataset: str, part: str) -> Unit:
+        size = self.data.size(dataset)
+        inputs = {"size": size, "bytes": self.data.bytes_hash(dataset, part)}
+        given = {"paths": self.data.frame(dataset, part)["path"].tolist()}
+        return Unit("pixels", f"pixels {dataset} {part}", making.make_pixels, inputs, given=given, place=f"datasets.{dataset}")
+
+    def captioned(self, size: tuple[int, int]) -> Unit:
+        """The drawn pictures and captions that miniatures are pretrained on."""
+        import toydata  # here, for no real study needs it
+
+        plan = self.params.pretraining
+        domains = sorted({d.builtin.domain for d in self.params.datasets.values() if d.builtin})
+        inputs = {"domains": domains, "n": plan.pictures, "size": tuple(size), "seed": plan.seed}
+        label = f"captioned {size[0]}x{size[1]}"
+        return Unit("captioned", label, making.make_captioned, inputs, uses=(toydata.captioned,), place="pretraining")
+
+    def pretrained(self, expert: str) -> Unit:
+        """A miniature, pretrained contrastively."""
+        spec = self.params.experts[expert].encoder
+        inputs = {"encoder": spec, "plan": self.params.pretraining, **self._run}
+        parents = {"captioned": self.captioned(spec.size)}
+        given = {"machine": self.machine}
+        return Unit("pretrained", f"pretrain {expert}", making.make_pretrained, inputs, parents, given, place=f"experts.{expert}")
+
+    # networks
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(self.params.device, self.params.precision)
+
+    @property
+    def weights_root(self) -> Path:
+        return folder(self.root, "REIDLIB_WEIGHTS", self.params.weights_root, "weights")
+
+    @property
+    def _run(self) -> dict:
+        return {"precision": self.params.precision, "threads": self.params.threads}
+
+    def network(self, method: str | Method, dataset: str, seed: int) -> Unit | None:
+        """What is trained for this method alone: an expert, a gate, the router, a student. None where nothing is.
+
+        Raises ValueError where the method is none of this study's.
+        """
+        method = parse(method)
+        return self._once(("network", method, dataset, seed), lambda: self._network(method, dataset, seed))
+
+    def _network(self, method: Method, dataset: str, seed: int) -> Unit | None:
+        match method:
+            case Pixels():
+                return None
+            case Expert(configuration=None, name=name) if name in self.params.experts:
+                spec = self.params.experts[name]
+                pretrained = {"pretrained": self.pretrained(name)} if spec.encoder.miniature else {}
+                return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, pretrained, f"experts.{name}")
+            case Moe(configuration=None, gate="router") if self.params.moe.router:
+                parents = {"gate": self.network(Moe(gate="top1"), dataset, seed), **self._features(self.params.experts, dataset, seed)}
+                spec = self.params.moe.router
+                return self._picture_unit("router", making.make_router, method, dataset, seed, spec, parents, "moe.router")
+            case Moe(configuration=None, gate=gate) if gate in GATES:
+                return self._gate(gate, dataset, seed) if GATES[gate].trained else None
+            case Student(configuration=None):
+                return self._student(method, dataset, seed)
+        raise ValueError(f"'{method}' is no method of this study; it has {', '.join(agenda.methods(self.params))}")
+
+    def _picture_unit(self, kind: str, make: Callable, method: Method, dataset: str, seed: int, spec: NetworkParams,
+                      parents: dict, place: str, more: dict | None = None, uses: tuple = ()) -> Unit:  # fmt: skip
+        """A network that is trained on pictures."""
+        encoder, labels = spec.encoder, self.data.labels(dataset)
+        inputs = {
+            "encoder": encoder.model_copy(update={"weights": None}), "weights": weights_identity(encoder, self.weights_root),
+            "size": encoder.size or self.data.size(dataset), "recipe": self._recipe(spec.recipe, dataset),
+            "identities": digest(labels.tolist()), "seed": seed, **self._run, **(more or {}),
+        }  # fmt: skip
+        given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": self.machine}
+        parents = {"pixels": self.pixels(dataset, "train"), **parents}
+        return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
+
+    def _recipe(self, recipe: Recipe, dataset: str) -> Recipe:
+        """On several data sets at once, as many steps as on the first one alone."""
+        if "+" not in dataset:
+            return recipe
+        alone, all_of_them = (len(self.data.labels(name)) for name in (dataset.partition("+")[0], dataset))
+        return recipe.model_copy(update={"epochs": max(1, round(recipe.epochs * alone / all_of_them))})
+
+    def _gate(self, gate: str, dataset: str, seed: int) -> Unit:
+        spec, labels = self.params.moe, self.data.labels(dataset)
+        inputs = {
+            "gate": gate, "width": spec.width, "balance": spec.balance.get(gate, 0.0),
+            "recipe": self._recipe(spec.recipe, dataset), "identities": digest(labels.tolist()), "seed": seed, **self._run,
+        }  # fmt: skip
+        given = {"labels": labels, "machine": self.machine}
+        parents = self._features(self.params.experts, dataset, seed)
+        label = f"{Moe(gate=gate)} {dataset} seed {seed}"
+        return Unit("gate", label, making.make_gate, inputs, parents, given, (GATES[gate],), place="moe")
+
+    def _student(self, method: Student, dataset: str, seed: int) -> Unit:
+        spec, kd = self._varied(method)
+        if method.taught_by is None:
+            return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, {}, "student")
+        teaches = teacher(method.taught_by)
+        if isinstance(teaches, Expert) and teaches.name not in self.params.experts:
+            raise ValueError(f"'{method}': no expert '{teaches.name}' in this study; it has {', '.join(self.params.experts)}")
+        names = [teaches.name] if isinstance(teaches, Expert) else list(self.params.experts)
+        experts = {f"expert {name}": self.network(Expert(name=name), dataset, seed) for name in names}
+        parents = {} if isinstance(teaches, Expert) else {"gate": self.network(teaches, dataset, seed)}
+        if kd.teacher == "cached":
+            parents |= self._features(names, dataset, seed)
+        if kd.teacher == "online" or isinstance(teaches, Expert):  # whose classifier is needed
+            parents |= experts
+        used = {name: weight for name, weight in kd.terms.items() if weight}
+        kd = kd.model_copy(update={"teachers": [], "terms": used})
+        uses = (*(TERMS[name] for name in used), *((GATES[teaches.gate],) if isinstance(teaches, Moe) else ()))
+        return self._picture_unit("embedder", making.make_taught, method, dataset, seed, spec, parents, "student",
+                                  {"distillation": kd}, uses)  # fmt: skip
+
+    def _varied(self, method: Student) -> tuple[NetworkParams, DistillationParams]:
+        """The student and its distillation as the method's variants have them."""
+        spec, kd = self.params.student, self.params.distillation
+        sizes = self.params.ablations.sizes if self.params.ablations else {}
+        if method.size is not None:
+            if method.size not in sizes:
+                raise ValueError(f"'{method}': ablations.sizes has {', '.join(sizes) or 'none'}")
+            spec = spec.model_copy(update={"encoder": sizes[method.size]})
+        if method.terms is not None:
+            if unknown := set(method.terms) - set(kd.terms):
+                raise ValueError(f"'{method}': '{min(unknown)}' has no weight in distillation.terms")
+            kd = kd.model_copy(update={"terms": {name: kd.terms[name] for name in method.terms}})
+        changes = {"temperature": method.temperature, "teacher": method.teacher}
+        return spec, kd.model_copy(update={name: value for name, value in changes.items() if value is not None})
+
+    def _features(self, experts, dataset: str, seed: int) -> dict[str, Unit]:
+        """The experts' embeddings of the training pictures and of their mirror images."""
+        sides = {"features": False, "mirrored": True}
+        at = [(name, side) for name in experts for side in sides]
+        return {f"{side} {n}": self.embeddings(Expert(name=n), dataset, seed, dataset, "train", sides[side]) for n, side in at}
+
+    # embeddings, evaluations, costs
+
+    def embeddings(self, method: str | Method, train: str, seed: int, test: str, part: str, mirrored: bool = False) -> Unit:
+        """The embeddings of a part of `test` by the method trained on `train`."""
+        method = parse(method)
+        place = "embeddings", method, train, seed, test, part, mirrored
+        return self._once(place, lambda: self._embeddings(method, train, seed, test, part, mirrored))
+
+    def _embeddings(self, method: Method, train: str, seed: int, test: str, part: str, mirrored: bool) -> Unit:
+        label = f"embeddings {method} {train} seed {seed} of {test} {part}{' mirrored' * mirrored}"
+        pixels = {"pixels": self.pixels(test, part)}
+        if isinstance(method, Pixels):
+            return Unit("raw", label, making.make_raw, parents=pixels, kept=False)
+        if not isinstance(method, Moe):
+            return self._embedded(self.network(method, train, seed), label, pixels, mirrored)
+        names = list(self.params.experts)
+        if method.expert is not None and method.expert not in names:
+            raise ValueError(f"'{method}': '{method.expert}' is no expert of this study; it has {', '.join(names)}")
+        network = self.network(method, train, seed)
+        gate, parents = method.gate, {}
+        if gate == "router":
+            gate = "top1"
+            parents["choice"] = self._embedded(network, f"choice of {label}", pixels, mirrored)
+        if GATES[gate].trained:
+            parents["gate"] = self.network(Moe(gate=gate), train, seed)
+        parents |= {f"expert {n}": self.embeddings(Expert(name=n), train, seed, test, part, mirrored) for n in names}
+        inputs = {"gate": gate, "expert": names.index(method.expert) if method.expert else None, "threads": self.params.threads}
+        return Unit("fused", label, making.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
+
+    def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
+        inputs = {"mirrored": mirrored, **self._run}
+        parents = {"network": network, **pixels}
+        return Unit("embeddings", label, making.make_embeddings, inputs, parents, {"machine": self.machine})
+
+    def evaluation(self, method: str | Method, train: str, test: str, seed: int) -> Unit:
+        """The method trained on `train`, tested on `test`."""
+        method, parents, inputs, given = parse(method), {}, {"threads": self.params.threads}, {}
+        for part in ("query", "gallery"):
+            frame = self.data.frame(test, part)
+            given[part] = frame["pid"].to_numpy(), frame["camid"].to_numpy()
+            inputs[f"{part} labels"] = self._once(
+                ("labels", test, part), lambda part=part: digest([x.tolist() for x in given[part]])
+            )
+            parents[part] = self.embeddings(method, train, seed, test, part)
+        label = f"evaluation {method} {train} seed {seed} on {test}"
+        return Unit("evaluation", label, making.make_evaluation, inputs, parents, given)
+
+    @property
+    def configurations(self) -> list[str]:
+        """Whose networks are measured: "", this study's own; "paper", those of params/paper.yaml with random weights."""
+        return ["", *["paper"] * (self.params.profiling.paper is not None)]
+
+    def costs(self, configuration: str = "") -> Unit:
+        """What the networks cost at inference, see `configurations`."""
+        return self._once(("costs", configuration), lambda: self._paper_costs() if configuration else self._own_costs())
+
+    def _own_costs(self) -> Unit:
+        dataset, seed = agenda.ablated(self.params)[0], self.params.seeds[0]
+        wanted = agenda.measured(self.params)
+        networks = {f"network {method}": self.network(method, dataset, seed) for method in wanted}
+        parents = {"pictures": self.pixels(dataset, "query")} | {name: unit for name, unit in networks.items() if unit}
+        inputs = {"methods": wanted, "runs": self._runs(self.params.profiling), **self._run}
+        given = {"experts": list(self.params.experts), "machine": self.machine}
+        return Unit("costs", "costs", making.make_costs, inputs, parents, given, place="profiling")
+
+    def _paper_costs(self) -> Unit:
+        paper = params.load(self.root / "params" / "paper.yaml")
+        router = paper.moe.router
+        networks = {f"expert:{name}": expert.encoder for name, expert in paper.experts.items()}
+        networks |= {"student": paper.student.encoder} | ({"moe:router": router.encoder} if router else {})
+        networks = {name: encoder.model_copy(update={"weights": None}) for name, encoder in networks.items()}
+        inputs = {
+            "networks": networks, "width": paper.moe.width, "size": next(iter(paper.datasets.values())).size,
+            "runs": self._runs(self.params.profiling.paper), **self._run,
+        }  # fmt: skip
+        return Unit("costs", "costs of the paper's networks", making.make_paper_costs, inputs, given={"machine": self.machine})
+
+    @staticmethod
+    def _runs(plan: Runs) -> Runs:
+        return Runs(runs=plan.runs, batch=plan.batch)
+
+    def _once(self, place: tuple, make: Callable):
+        if place not in self._known:
+            self._known[place] = make()
+        return self._known[place]

@@ -1,0 +1,197 @@
+"""Units of work: what is made once, kept, found again, resumed, and made anew when anything it depends on changes.
+
+A unit says what it depends on: its inputs (params, seeds, hashes of data), its parents, and the code of the function that
+makes it (reidlib.sources). Its key is a hash of all that and nothing else, known before anything is built or loaded.
+
+    artifacts/units/<kind>/<key>/     what is kept of it: unit.json, last, when it is whole; checkpoint.pt while half done
+    artifacts/<study>/units/<label>   a link to the unit that a study has by this name: what was there before a change
+
+The store of units is one for all studies: two that ask for the same thing share it. Not in a key, but kept beside it as
+where it was made: the machine, the packages' versions, and the number of processes.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors.numpy import load_file, save_file
+
+from reidlib import processes, sources
+from reidlib.provenance import digest, origin, plain, write_atomically
+
+FINISHED, HALF_DONE, MISSING, STALE = "finished", "half done", "missing", "stale"
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Something to be made, and all it depends on.
+
+    Attributes:
+        kind: its folder's name, such as "embedder", "embeddings".
+        label: its name within a study, such as "expert:clip vehicles seed 0".
+        make: make(unit, store, folder) -> arrays to keep, or None where it has written its own files into `folder`.
+        inputs: by name, what numbers depend on: JSON-like values and pydantic models, which count by their content.
+        parents: units that `make` takes from the store.
+        given: what `make` needs besides and numbers don't depend on, or are told of in `inputs`: arrays, paths, a device.
+        uses: functions or classes that `make` takes from a table by name.
+        kept: False: its arrays are cheap, made when they are asked for, and never written.
+        place: the part of the params file that `inputs` come from, for messages.
+    """
+
+    kind: str
+    label: str
+    make: Callable
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, "Unit"] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    uses: tuple = ()
+    kept: bool = True
+    place: str = ""
+
+    @cached_property
+    def dependencies(self) -> dict:
+        """Everything the key is made of, as JSON has it: inputs, parents (kind and key), code (by definition)."""
+        parents = {name: f"{parent.kind}/{parent.key}" for name, parent in self.parents.items()}
+        return {"inputs": plain(self.inputs), "parents": parents, "code": sources.reached(self.make, *self.uses)}
+
+    @cached_property
+    def key(self) -> str:
+        code = sorted(set(self.dependencies["code"].values()))  # by content: a definition that only moved is the same
+        return digest([self.kind, self.dependencies["inputs"], self.dependencies["parents"], code])
+
+
+@dataclass(frozen=True)
+class Store:
+    """The units below `root` (artifacts/), as one study asks for them. threads: that CPU work is done with."""
+
+    root: Path
+    study: str = "study"
+    threads: int = 1
+
+    def folder(self, unit: Unit) -> Path:
+        return self.root / "units" / unit.kind / unit.key
+
+    def record(self, unit: Unit) -> dict | None:
+        """unit.json of a finished unit: what it depends on, when and where it was made; None where it isn't finished."""
+        return _record(self.folder(unit))
+
+    def make(self, unit: Unit) -> Path:
+        """The unit's folder, after it was found finished, carried on or made.
+
+        Two processes that ask at once make it once; processes that were launched together make it together, and the
+        first of them writes.
+        """
+        folder = self.folder(unit)
+        if not (folder / "unit.json").exists():
+            for parent in unit.parents.values():
+                self._prepare(parent)
+            folder.mkdir(parents=True, exist_ok=True)
+            with processes.holding(FileLock(folder / "lock")), self.limited():
+                if not (folder / "unit.json").exists():
+                    self._make(unit, folder)
+        self._link(unit, folder)
+        return folder
+
+    def arrays(self, unit: Unit) -> dict[str, np.ndarray]:
+        """The unit's arrays by name, made first if need be."""
+        if unit.kept:
+            return load_file(self.make(unit) / "arrays.safetensors")
+        self._prepare(unit)
+        with self.limited():
+            return unit.make(unit, self, None)
+
+    def state(self, unit: Unit) -> tuple[str, str]:
+        """finished, half done, stale or missing, and why: nothing is built or loaded to know it."""
+        folder = self.folder(unit)
+        if (folder / "unit.json").exists():
+            return FINISHED, ""
+        before = _record(self._linked(unit))
+        why = "; ".join(self._differences(before["dependencies"], unit)[:3]) if before else ""
+        if any(folder.glob("checkpoint*")):
+            return HALF_DONE, why
+        return (STALE, why) if before else (MISSING, "")
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Torch and numba with the study's number of threads, whatever the machine has: the number rounds sums."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _prepare(self, unit: Unit) -> None:
+        if unit.kept:
+            self.make(unit)
+        else:
+            for parent in unit.parents.values():
+                self._prepare(parent)
+
+    def _make(self, unit: Unit, folder: Path) -> None:
+        sources.refuse_edited(unit.dependencies["code"])
+        start, resumed = time.perf_counter(), any(folder.glob("checkpoint*"))
+        arrays = unit.make(unit, self, folder)
+        if processes.first():
+            if arrays is not None:
+                arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+                write_atomically(folder / "arrays.safetensors", lambda path: save_file(arrays, str(path)))
+            made = {
+                "seconds": round(time.perf_counter() - start, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "resumed": resumed, "processes": processes.count(), **origin(),
+            }  # fmt: skip
+            record = {"label": unit.label, "dependencies": unit.dependencies, "made": made}
+            write_atomically(folder / "unit.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+            for checkpoint in folder.glob("checkpoint*"):
+                checkpoint.unlink()
+        processes.wait()
+
+    def _linked(self, unit: Unit) -> Path:
+        return self.root / self.study / "units" / re.sub("[:/ ]", "-", unit.label)
+
+    def _link(self, unit: Unit, folder: Path) -> None:
+        link = self._linked(unit)
+        target = os.path.relpath(folder, link.parent)
+        if processes.first() and not (link.is_symlink() and os.readlink(link) == target):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(link, lambda path: path.symlink_to(target))
+
+    def _differences(self, before: dict, unit: Unit) -> list[str]:
+        """What a unit depended on before and does no longer, in words, the deepest cause first."""
+        found, now = [], unit.dependencies
+        old, new = _flat(before["inputs"]), _flat(now["inputs"])
+        for name in [*new, *(name for name in old if name not in new)]:
+            if old.get(name) != new.get(name):
+                where = f"{unit.place}.{name}".lstrip(".")
+                found.append(f"{where} was {old.get(name, 'not there')}, is {new.get(name, 'not there')}")
+        for name, parent in unit.parents.items():
+            earlier = before["parents"].get(name)
+            if earlier != now["parents"][name]:
+                record = _record(self.root / "units" / earlier) if earlier else None
+                found += self._differences(record["dependencies"], parent) if record else [f"another {name}"]
+        if not found:
+            code = set(before["code"].items()) ^ set(now["code"].items())
+            found = [f"code has changed: {', '.join(sorted({name for name, _ in code}))}"]
+        return list(dict.fromkeys(found))
+
+
+def _record(folder: Path) -> dict | None:
+    file = folder / "unit.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _flat(tree: Mapping, above: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+    return flat
