@@ -16,9 +16,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+import toydata
 from benchmarks import peers
 from benchmarks.timing import in_turns, rows
-from reidlib.data import builtin, load
+from reidlib.data import load
 from reidlib.data.store import decode
 from reidlib.encoders import Encoder
 from reidlib.params import Recipe
@@ -70,9 +71,9 @@ def augmented(names: Sequence[str]) -> Callable:
 def dataset(ids: int | None) -> Path:
     """A folder in Market-1501's layout: drawn, with so many training identities, or None: the real one."""
     if ids is None:
-        return Path(os.environ["REIDLIB_DATA"]) / builtin.FOLDERS["people"]
+        return Path(os.environ["REIDLIB_DATA"]) / toydata.FOLDERS["people"]
     root = CODE / "artifacts" / "benchmarks" / f"people-{ids}"
-    return builtin.write("people", root, train_ids=ids, test_ids=2, cameras=6, images=2, seed=0)
+    return toydata.write("people", root, train_ids=ids, test_ids=2, cameras=6, images=2, seed=0)
 
 
 def methods(folder: Path, store: np.ndarray, workers: int, device: torch.device) -> dict[str, Callable[[], int]]:
@@ -143,7 +144,7 @@ def drained(batches: DataLoader) -> int:
 def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
     """Rows of every number of files: drawn ones, and Market-1501's where REIDLIB_DATA has it."""
     plan = dict(QUICK if quick else IDS)
-    real = Path(os.environ.get("REIDLIB_DATA") or "/nowhere") / builtin.FOLDERS["people"]
+    real = Path(os.environ.get("REIDLIB_DATA") or "/nowhere") / toydata.FOLDERS["people"]
     if real.is_dir() and not quick:
         plan[None] = 1
     table, workers = [], os.cpu_count() or 1

@@ -27,7 +27,7 @@ from torch import nn
 
 from reidlib import losses, params
 from reidlib.artifacts import TRAINING_CODE, Store, code_version, digest
-from reidlib.data import DataError, Dataset, builtin, load, mixed, validation_split
+from reidlib.data import DataError, Dataset, load, mixed, validation_split
 from reidlib.data.store import decode
 from reidlib.encoders import build, image_tower, weights_file
 from reidlib.models import Embedder, Fusion, MixtureOfExperts, RoutedExperts, Router
@@ -36,7 +36,7 @@ from reidlib.pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
 from reidlib.retrieval import EmbeddingSet, Evaluation, evaluate
 from reidlib.training import FeatureBatches, Machine, OnlineTeacher, PictureBatches, TeacherCache, embed, train
 
-DRAWING_CODE = ("data.builtin", "data.scene", "data.draw_vehicles", "data.draw_people")
+DRAWING_CODE = ("toydata.dataset", "toydata.scene", "toydata.draw_vehicles", "toydata.draw_people")
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,10 @@ class Study:
 
     def _load(self, spec: DatasetParams) -> Dataset:
         if spec.builtin is not None:
+            import toydata  # here, because a study of real data needs none of it
+
             drawing = {"params": spec.builtin, "code": code_version(DRAWING_CODE)}
-            root = builtin.write(root=self.root / "artifacts" / "drawn" / digest(drawing), **spec.builtin.model_dump())
+            root = toydata.write(root=self.root / "artifacts" / "drawn" / digest(drawing), **spec.builtin.model_dump())
         else:
             root = self.folder("REIDLIB_DATA", self.params.data_root, "data") / spec.root
         dataset = load(spec.layout, root)
@@ -371,7 +373,9 @@ class Study:
         key = {"domains": domains, "pictures": plan.pictures, "size": size, "seed": plan.seed}
 
         def draw() -> dict[str, np.ndarray]:
-            pixels, captions = builtin.captioned(domains, plan.pictures, size, plan.seed)
+            import toydata
+
+            pixels, captions = toydata.captioned(domains, plan.pictures, size, plan.seed)
             return {"pixels": pixels, "captions": np.frombuffer("\n".join(captions).encode(), np.uint8)}
 
         arrays = self.artifacts.arrays("captioned", key | {"code": code_version(DRAWING_CODE)}, draw)

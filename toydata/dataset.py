@@ -1,4 +1,4 @@
-"""The built-in data: two domains drawn by the library, in the very layouts of VeRi-776 and Market-1501.
+"""The drawn data sets: two domains, in the very layouts of VeRi-776 and Market-1501.
 
 An identity is a set of lasting traits, and some are siblings: like another in all traits but a small one. A
 camera has a view angle, light, colour response and background of its own; a picture adds pose, place, size, occlusion
@@ -18,8 +18,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 
-from reidlib.data import draw_people, draw_vehicles
-from reidlib.data.scene import Camera, camera, render
+from toydata import draw_people, draw_vehicles
+from toydata.scene import Camera, camera, render
 
 DOMAINS = {"vehicles": draw_vehicles, "people": draw_people}
 FOLDERS = {"vehicles": "VeRi", "people": "Market-1501-v15.09.15"}
@@ -136,7 +136,7 @@ def write(domain: str, root: str | Path, *, train_ids: int, test_ids: int, camer
     given = {"train_ids": (train_ids, 1), "test_ids": (test_ids, 1), "cameras": (cameras, 2), "images": (images, 2)}
     for name, (value, least) in given.items():
         if value < least:
-            raise ValueError(f"built-in {domain}: {name} is {value}; give {least} or more")
+            raise ValueError(f"drawn {domain}: {name} is {value}; give {least} or more")
     folder = Path(root) / FOLDERS[domain]
     if folder.exists():
         return folder
@@ -175,7 +175,7 @@ def captioned(domains: Sequence[str], n: int, size: tuple[int, int], seed: int,
 
 def _check(domain: str) -> None:
     if domain not in DOMAINS:
-        raise ValueError(f"built-in data: no domain {domain!r}; there are {', '.join(DOMAINS)}")
+        raise ValueError(f"drawn data: no domain {domain!r}; there are {', '.join(DOMAINS)}")
 
 
 def _plan(domain: str, train_ids: int, test_ids: int, count: int, images: int, seed: int) -> list[Shot]:
