@@ -86,7 +86,7 @@ def methods(folder: Path, store: np.ndarray, workers: int, device: torch.device)
     found = {
         f"epoch 1: reidlib, {workers} threads": partial(first_epoch, train, workers),
         f"epoch 1: Pillow DataLoader, {workers} workers": partial(
-            drained, loader(Files(train["path"], resized), workers, whole=True)
+            drained, loader(Files(train["path"], resized), workers, drop_last=False)
         ),
         "later epochs: reidlib, uint8": partial(later_epoch, store, labels, student, len, device),
         "later epochs: reidlib, normalised": partial(
@@ -101,9 +101,9 @@ def methods(folder: Path, store: np.ndarray, workers: int, device: torch.device)
     return found
 
 
-def loader(files: Files, workers: int, whole: bool = False) -> DataLoader:
-    """Batches in random order; `whole`: the last one too, which is smaller."""
-    return DataLoader(files, BATCH, shuffle=True, num_workers=workers, drop_last=not whole)
+def loader(files: Files, workers: int, drop_last: bool = True) -> DataLoader:
+    """Batches in random order."""
+    return DataLoader(files, BATCH, shuffle=True, num_workers=workers, drop_last=drop_last)
 
 
 def torchreid_loader(folder: Path, names: list[str], workers: int) -> tuple[str, DataLoader] | None:
