@@ -125,13 +125,21 @@ def test_no_table(folder, content):
         load("csv", folder)
 
 
+@pytest.mark.filterwarnings("ignore:Length of header")
+def test_a_comma_at_the_end_of_each_row(folder):
+    dataset = load("csv", write(folder, [ROWS[0], *(f"{row}," for row in ROWS[1:])]))
+    assert dataset.train["pid"].tolist() == [7, 7, 12] and dataset.gallery["camid"].tolist() == [1, 2, 2]
+
+
 def test_the_general_checks_hold(folder):
+    assert "train has no images\n- query has no images\n- gallery has no images\n" in refused(folder, ROWS[:1])
     assert "gallery has no images" in refused(folder, [row for row in ROWS if "gallery" not in row])
     assert "all images are of camera 1" in refused(folder, [row.replace(",2,", ",1,") for row in ROWS])
 
 
 def test_validation_split(folder):
-    rows = [f"people/{name}.png,{pid},{camid},train" for name, pid, camid in zip("abcgh", (7, 7, 12, 12, 13), (1, 2, 1, 2, 1))]
+    pictures = zip("abcgh", (7, 7, 12, 12, 13), (1, 2, 1, 2, 1))
+    rows = [f"people/{name}.png,{pid},{camid},train" for name, pid, camid in pictures]
     dataset = load("csv", write(folder, [ROWS[0], *rows, *ROWS[4:]]))
     held = validation_split(dataset, 0.67, seed=0)
     assert held.train["pid"].nunique() == 1 and held.gallery["pid"].nunique() == 2

@@ -54,7 +54,7 @@ def test_a_second_look_reads_nothing(paths, tmp_path, read):
 
 
 def test_changed_bytes_are_seen_at_equal_size(paths, tmp_path, read):
-    """In place, by another file under the name, with the time set back, or back to what they were."""
+    """In place, in place with the time set back, by another file of that time under the name."""
     cache = tmp_path / "cache.sqlite"
     file_hashes(paths, cache)
     read.clear()

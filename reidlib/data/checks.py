@@ -21,8 +21,7 @@ def check(dataset: Dataset) -> Dataset:
     frames = {split: _check_split(dataset, split, notes, problems) for split in SPLITS}
     train, query, gallery = frames.values()
     for split in ("query", "gallery"):
-        shared = set(train["pid"]) & set(frames[split]["pid"])
-        if shared:
+        if shared := set(train["pid"]) & set(frames[split]["pid"]):
             problems.append(f"{len(shared)} identities are in both train and {split}: {first_five(sorted(shared))}")
     labels = pd.concat([frame[list(COLUMNS)] for frame in frames.values()]).drop_duplicates()
     if relabelled := labels.loc[labels["path"].duplicated(), "path"].unique().tolist():

@@ -25,7 +25,9 @@ def read_csv(root: Path, table: str | Path | None = None) -> Dataset:
     root = Path(root).expanduser().absolute()
     root, table = _find(root, table)
     try:
-        rows = pd.read_csv(table, encoding="utf-8-sig", dtype=dict.fromkeys(COLUMNS, str), skip_blank_lines=False)
+        # index_col: the first column is no index where each row has a comma more than the header
+        strings = dict.fromkeys(COLUMNS, str)
+        rows = pd.read_csv(table, encoding="utf-8-sig", dtype=strings, index_col=False, skip_blank_lines=False)
     except (OSError, ValueError) as error:  # also those of pandas: no text in UTF-8, nothing in it, ragged rows
         raise DataError(f"{table} is no readable CSV file: {error}") from error
     if missing := [column for column in COLUMNS if column not in rows]:
@@ -50,7 +52,7 @@ def read_csv(root: Path, table: str | Path | None = None) -> Dataset:
     for column in ("pid", "camid"):
         # 3.0 is what tools write for 3 where a column has gaps; more digits would not fit into 64 bits
         drop(~rows[column].str.fullmatch(r"[+-]?\d{1,18}(\.0*)?"), column, f"rows have a {column} that is no whole number")
-        rows = rows.assign(**{column: rows[column].str.partition(".")[0].astype(int)})
+        rows = rows.assign(**{column: rows[column].str.split(".").str[0].astype(int)})
     rows = rows.assign(path=[os.path.normpath(path) for path in rows["path"]])
     drop(rows.duplicated(["path", "split"]), "path", "rows have a picture that stands in the same split before")
     remedy = f"To mend it, edit {table} or fetch the missing files."
