@@ -13,7 +13,7 @@ from reidlib import params
 
 STUDIES = {study: params.load(f"params/{study}.yaml") for study in config.get("study", "demo").split()}
 DONE = "artifacts/{study}/notebooks"
-LIBRARY = sorted(str(path) for path in Path("reidlib").rglob("*.py"))
+LIBRARY = sorted(str(path) for package in ("reidlib", "toydata") for path in Path(package).rglob("*.py"))
 CORES = workflow.cores
 
 

@@ -16,9 +16,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+import toydata
 from benchmarks import peers
 from benchmarks.timing import in_turns, rows
-from reidlib.data import builtin, load
+from reidlib.data import load
 from reidlib.data.store import decode
 from reidlib.encoders import Encoder
 from reidlib.params import Recipe
@@ -70,9 +71,9 @@ def augmented(names: Sequence[str]) -> Callable:
 def dataset(ids: int | None) -> Path:
     """A folder in Market-1501's layout: drawn, with so many training identities, or None: the real one."""
     if ids is None:
-        return Path(os.environ["REIDLIB_DATA"]) / builtin.FOLDERS["people"]
+        return Path(os.environ["REIDLIB_DATA"]) / toydata.FOLDERS["people"]
     root = CODE / "artifacts" / "benchmarks" / f"people-{ids}"
-    return builtin.write("people", root, train_ids=ids, test_ids=2, cameras=6, images=2, seed=0)
+    return toydata.write("people", root, train_ids=ids, test_ids=2, cameras=6, images=2, seed=0)
 
 
 def methods(folder: Path, store: np.ndarray, workers: int, device: torch.device) -> dict[str, Callable[[], int]]:
@@ -85,7 +86,7 @@ def methods(folder: Path, store: np.ndarray, workers: int, device: torch.device)
     found = {
         f"epoch 1: reidlib, {workers} threads": partial(first_epoch, train, workers),
         f"epoch 1: Pillow DataLoader, {workers} workers": partial(
-            drained, loader(Files(train["path"], resized), workers, whole=True)
+            drained, loader(Files(train["path"], resized), workers, drop_last=False)
         ),
         "later epochs: reidlib, uint8": partial(later_epoch, store, labels, student, len, device),
         "later epochs: reidlib, normalised": partial(
@@ -100,9 +101,9 @@ def methods(folder: Path, store: np.ndarray, workers: int, device: torch.device)
     return found
 
 
-def loader(files: Files, workers: int, whole: bool = False) -> DataLoader:
-    """Batches in random order; `whole`: the last one too, which is smaller."""
-    return DataLoader(files, BATCH, shuffle=True, num_workers=workers, drop_last=not whole)
+def loader(files: Files, workers: int, drop_last: bool = True) -> DataLoader:
+    """Batches in random order."""
+    return DataLoader(files, BATCH, shuffle=True, num_workers=workers, drop_last=drop_last)
 
 
 def torchreid_loader(folder: Path, names: list[str], workers: int) -> tuple[str, DataLoader] | None:
@@ -143,7 +144,7 @@ def drained(batches: DataLoader) -> int:
 def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
     """Rows of every number of files: drawn ones, and Market-1501's where REIDLIB_DATA has it."""
     plan = dict(QUICK if quick else IDS)
-    real = Path(os.environ.get("REIDLIB_DATA") or "/nowhere") / builtin.FOLDERS["people"]
+    real = Path(os.environ.get("REIDLIB_DATA") or "/nowhere") / toydata.FOLDERS["people"]
     if real.is_dir() and not quick:
         plan[None] = 1
     table, workers = [], os.cpu_count() or 1

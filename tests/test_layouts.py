@@ -4,10 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from reidlib.data import DataError, load, validation_split
+from reidlib.data import LAYOUTS, DataError, Dataset, load, mixed, validation_split
 
 MARKET = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000551_01.jpg", "0007_c3s3_077419_03.jpg"],
@@ -92,7 +94,7 @@ def test_fingerprint_follows_content_not_place(market, tmp_path):
 
 
 def test_query_without_a_match_in_another_camera_is_noted(market):
-    (market / "bounding_box_test" / "0001_c2s1_001051_03.jpg").unlink()
+    Image.new("RGB", (8, 16)).save(market / "query" / "0009_c1s1_001051_00.jpg")
     assert any("1 images have no match in another camera" in note for note in load("market1501", market).notes)
 
 
@@ -111,8 +113,20 @@ def test_everything_wrong_is_in_one_message(market):
 
 def test_empty_folder_is_refused(market):
     (market / "query" / MARKET["query"][0]).unlink()
-    with pytest.raises(DataError, match="query holds no images"):
+    with pytest.raises(DataError, match="query has no images"):
         load("market1501", market)
+
+
+@pytest.mark.parametrize("camera", [1, 2])
+def test_queries_that_none_can_match_are_refused(market, camera):
+    """Of the query's own camera only, or of no query's identity at all: found at once, not after training."""
+    (market / "bounding_box_test" / "0001_c2s1_001051_03.jpg").rename(
+        market / "bounding_box_test" / f"{1 if camera == 1 else 8:04d}_c{camera}s1_001051_03.jpg"
+    )
+    with pytest.raises(DataError) as error:
+        load("market1501", market)
+    assert "no query has a match in another camera of the gallery" in str(error.value)
+    assert ("all images are of camera 1" in str(error.value)) == (camera == 1)
 
 
 def test_absent_data_says_where_it_looked_and_how_to_get_it(tmp_path):
@@ -125,6 +139,89 @@ def test_absent_data_says_where_it_looked_and_how_to_get_it(tmp_path):
 def test_unknown_name_gives_the_nearest(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'market1501'"):
         load("Market-1501", tmp_path)
+
+
+def frames(**changes) -> tuple[pd.DataFrame, ...]:
+    """Three splits as a layout from outside would have them, with some columns of some splits changed."""
+    made = {
+        "train": {"path": ["a.png", "b.png", "c.png"], "pid": [1, 1, 2], "camid": [1, 2, 1]},
+        "query": {"path": ["d.png"], "pid": [3], "camid": [1]},
+        "gallery": {"path": ["d.png", "e.png", "f.png"], "pid": [3, 3, 4], "camid": [1, 2, 2]},
+    }
+    return tuple(pd.DataFrame(columns | changes.get(split, {})) for split, columns in made.items())
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A layout put into the table from outside, as load(what it reads)."""
+    for name in "abcdef":
+        Image.new("RGB", (8, 16)).save(tmp_path / f"{name}.png")
+
+    def load_read(read) -> Dataset:
+        monkeypatch.setitem(LAYOUTS, "mine", read)
+        return load("mine", tmp_path)
+
+    return load_read
+
+
+def test_a_layout_from_outside(mine, tmp_path):
+    dataset = mine(lambda root: frames(train={"pid": ["1", "1", "2"], "view": ["front", "back", "front"]}))
+    assert dataset.name == "mine" and dataset.root == tmp_path
+    assert dataset.train["path"].tolist() == [str(tmp_path / f"{name}.png") for name in "abc"]
+    assert dataset.train["pid"].dtype == dataset.gallery["camid"].dtype == np.int64
+    assert dataset.train["view"].tolist() == ["front", "back", "front"]
+    own = Dataset("My pictures", tmp_path, *frames(), notes=["a note"], problems=["a problem"], remedy="Ask me.")
+    with pytest.raises(DataError, match=r"My pictures in .* can't be used:\n- a problem\nAsk me\.$"):
+        mine(lambda root: own)
+    own.problems.clear()
+    assert mine(lambda root: own).notes[0] == "a note"
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"train": {"pid": [1, 1, 3]}}, "1 identities are in both train and gallery: 3"),
+        ({"train": {"pid": [3, 1, 1]}}, "1 identities are in both train and query: 3"),
+        ({"train": {"pid": [1, 1, 1]}}, "train has one identity only"),
+        ({"train": {"path": ["a.png", "b.png", "z.png"]}}, "train: 1 files are missing: z.png"),
+        ({"train": {"path": ["a.png", "b.png", "a.png"]}}, "train: 1 images are listed more than once: a.png"),
+        ({"query": {"camid": [2]}}, "1 images have two identities or cameras: d.png"),
+        ({"gallery": {"pid": [3, 3.5, 4]}}, "gallery: 1 pids are no whole numbers from -1: 3.5"),
+        ({"gallery": {"pid": [3, 3, -2]}}, "gallery: 1 pids are no whole numbers from -1: -2"),
+        ({"gallery": {"camid": [1, 2, None]}}, "gallery: 1 camids are no whole numbers from 0: nan"),
+        ({"gallery": {"camid": [1, 1, 1]}}, "no query has a match .* all images are of camera 1"),
+        ({"query": {"pid": [-1]}}, "query has no images"),
+    ],
+)
+def test_the_general_checks_hold_for_a_layout_from_outside(mine, changes, problem):
+    with pytest.raises(DataError, match=problem):
+        mine(lambda root: frames(**changes))
+
+
+def test_all_that_the_general_checks_find_is_in_one_message(mine):
+    with pytest.raises(DataError) as error:
+        mine(lambda root: (*frames(train={"pid": [1, 1, 3]})[:2], frames()[2].drop(columns="camid")))
+    assert "1 identities are in both train and query: 3\n" in str(error.value)
+    assert "gallery has no column camid" in str(error.value)
+
+
+def test_an_option_that_a_layout_does_not_have(market):
+    with pytest.raises(ValueError, match="Layout 'market1501': .*'table'"):
+        load("market1501", market, table="x.csv")
+
+
+def test_mixed_shares_neither_identities_nor_cameras(mine):
+    """Cameras may be numbered from 0, as other libraries have them."""
+    from_zero = {split: {"camid": [c - 1 for c in ids]} for split, ids in
+                 {"train": [1, 2, 1], "query": [1], "gallery": [1, 2, 2]}.items()}  # fmt: skip
+    first, second = mine(lambda root: frames()), mine(lambda root: frames(**from_zero))
+    for pair in ({"a": first, "b": second}, {"b": second, "a": first}):
+        both = mixed(pair)
+        test = pd.concat([both.query, both.gallery])
+        for column in ("pid", "camid"):
+            sets = [set(test.loc[test["domain"] == domain, column]) for domain in "ab"]
+            assert not sets[0] & sets[1] and len(sets[0]) == len(sets[1]) == 2
+    assert mixed({"a": first, "b": first}).train["camid"].tolist() == [1, 2, 1, 3, 4, 3]
 
 
 def test_veri_with_labels(veri):
@@ -171,6 +268,9 @@ def test_validation_split_parts_identities(tmp_path):
     assert held.fingerprint() != validation_split(dataset, 0.3, seed=2).fingerprint()
     with pytest.raises(ValueError, match="0 of 10 training identities"):
         validation_split(dataset, 0.01, seed=0)
+    dataset.train["camid"] = 1
+    with pytest.raises(DataError, match="none of the 3 training identities held out is seen by two cameras"):
+        validation_split(dataset, 0.3, seed=1)
 
 
 def test_the_real_market1501():

@@ -1,9 +1,11 @@
-"""Data: published layouts, the built-in synthetic sets, the decoded store, batches and augmentation.
+"""Data: layouts on disk, hashes of files, the decoded store, batches and augmentation.
 
 Only what needs no torch is exported here; import the rest from its module, for example
 ``from reidlib.data.augment import augment``.
 """
 
-from reidlib.data.layouts import DataError, Dataset, load, mixed, validation_split
+from reidlib.data.dataset import DataError, Dataset, mixed, validation_split
+from reidlib.data.hashes import file_hashes
+from reidlib.data.layouts import LAYOUTS, load
 
-__all__ = ["DataError", "Dataset", "load", "mixed", "validation_split"]
+__all__ = ["LAYOUTS", "DataError", "Dataset", "file_hashes", "load", "mixed", "validation_split"]

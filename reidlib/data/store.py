@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from reidlib.data.layouts import DataError, first_five
+from reidlib.data.dataset import DataError, first_five
 
 CHUNK = 32  # images a thread decodes before it takes more: handing them out one by one costs as much as decoding a tenth
 

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from reidlib.data.scene import COLOURS, Mesh, coloured
+from toydata.scene import COLOURS, Mesh, coloured
 
 SCALE = 1.0  # of the surroundings
 AZIMUTHS = (35, 320, 95, 155, 0, 280, 200, 235)  # degrees, of the cameras in turn

@@ -1,4 +1,4 @@
-"""The built-in data: two domains drawn by the library, in the very layouts of VeRi-776 and Market-1501.
+"""The drawn data sets: two domains, in the very layouts of VeRi-776 and Market-1501.
 
 An identity is a set of lasting traits, and some are siblings: like another in all traits but a small one. A
 camera has a view angle, light, colour response and background of its own; a picture adds pose, place, size, occlusion
@@ -18,8 +18,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 
-from reidlib.data import draw_people, draw_vehicles
-from reidlib.data.scene import Camera, camera, render
+from toydata import draw_people, draw_vehicles
+from toydata.scene import Camera, camera, render
 
 DOMAINS = {"vehicles": draw_vehicles, "people": draw_people}
 FOLDERS = {"vehicles": "VeRi", "people": "Market-1501-v15.09.15"}
@@ -115,7 +115,7 @@ def _decoded(shots: list[Shot], size: tuple[int, int]) -> np.ndarray:
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
 
 
-def _spread(function, shots: list[Shot], extra, workers: int | None) -> Iterator:
+def _in_parallel(function, shots: list[Shot], extra, workers: int | None) -> Iterator:
     """Calls function(some shots, extra) for all shots in order, in several processes where that pays."""
     workers = min(workers or os.cpu_count() or 1, -(-len(shots) // BATCH))
     batches = [shots[i : i + BATCH] for i in range(0, len(shots), BATCH)]
@@ -136,7 +136,7 @@ def write(domain: str, root: str | Path, *, train_ids: int, test_ids: int, camer
     given = {"train_ids": (train_ids, 1), "test_ids": (test_ids, 1), "cameras": (cameras, 2), "images": (images, 2)}
     for name, (value, least) in given.items():
         if value < least:
-            raise ValueError(f"built-in {domain}: {name} is {value}; give {least} or more")
+            raise ValueError(f"drawn {domain}: {name} is {value}; give {least} or more")
     folder = Path(root) / FOLDERS[domain]
     if folder.exists():
         return folder
@@ -146,10 +146,10 @@ def write(domain: str, root: str | Path, *, train_ids: int, test_ids: int, camer
         for part in PARTS[domain].values():
             (draft / part).mkdir(parents=True)
         shots = _plan(domain, train_ids, test_ids, cameras, images, seed)
-        for _ in _spread(_save, shots, draft, workers):
+        for _ in _in_parallel(_save, shots, draft, workers):
             pass
         if domain == "vehicles":
-            _lists(draft, shots)
+            _write_lists(draft, shots)
         if not folder.exists():
             draft.rename(folder)
     return folder
@@ -169,13 +169,13 @@ def captioned(domains: Sequence[str], n: int, size: tuple[int, int], seed: int,
     for i in range(n):
         k, domain = i // len(domains), domains[i % len(domains)]
         shots.append(Shot(domain, traits[domain][k], lenses[domain][rng.integers(32)], (seed, 3, i)))
-    pictures = np.concatenate(list(_spread(_decoded, shots, size, workers)))
+    pictures = np.concatenate(list(_in_parallel(_decoded, shots, size, workers)))
     return pictures, [DOMAINS[shot.domain].caption(shot.traits, shot.camera.azimuth) for shot in shots]
 
 
 def _check(domain: str) -> None:
     if domain not in DOMAINS:
-        raise ValueError(f"built-in data: no domain {domain!r}; there are {', '.join(DOMAINS)}")
+        raise ValueError(f"drawn data: no domain {domain!r}; there are {', '.join(DOMAINS)}")
 
 
 def _plan(domain: str, train_ids: int, test_ids: int, count: int, images: int, seed: int) -> list[Shot]:
@@ -200,7 +200,7 @@ def _plan(domain: str, train_ids: int, test_ids: int, count: int, images: int, s
     return plan
 
 
-def _lists(folder: Path, shots: list[Shot]) -> None:
+def _write_lists(folder: Path, shots: list[Shot]) -> None:
     """Finishes VeRi-776's layout: its lists and labels, and the query pictures again in the gallery."""
     kinds = {"color": draw_vehicles.PAINTS, "type": draw_vehicles.TYPES}
     splits = {"train": ("train",), "query": ("query",), "test": ("query", "gallery")}

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from reidlib.data.scene import COLOURS, Mesh, coloured
+from toydata.scene import COLOURS, Mesh, coloured
 
 SCALE = 0.5  # of the surroundings
 AZIMUTHS = (20, 195, 280, 140, 345, 85, 230, 310)  # degrees, of the cameras in turn

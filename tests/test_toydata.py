@@ -1,14 +1,19 @@
-"""The built-in data: layouts and names as published, the same bytes every time, identities that never leak."""
+"""The drawn data sets: layouts and names as published, the same bytes every time, identities that never leak."""
 
+import ast
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from reidlib.data import builtin
+import toydata
+from toydata import dataset
 
 NUMBERS = dict(train_ids=5, test_ids=4, cameras=3, images=2, seed=3)
 NAMES = {"vehicles": r"(\d{4})_c(\d{3})_\d{8}_0\.jpg", "people": r"(-1|\d{4})_c(\d)s\d_\d{6}_\d{2}\.jpg"}
@@ -17,9 +22,9 @@ NAMES = {"vehicles": r"(\d{4})_c(\d{3})_\d{8}_0\.jpg", "people": r"(-1|\d{4})_c(
 @pytest.fixture(scope="module", params=["vehicles", "people"])
 def drawn(request, tmp_path_factory):
     """Domain, folder, and for each split its file names with pid and camid."""
-    folder = builtin.write(request.param, tmp_path_factory.mktemp("data"), workers=1, **NUMBERS)
+    folder = toydata.write(request.param, tmp_path_factory.mktemp("data"), workers=1, **NUMBERS)
     splits = {}
-    for split, part in builtin.PARTS[request.param].items():
+    for split, part in dataset.PARTS[request.param].items():
         names = sorted(path.name for path in (folder / part).iterdir())
         matches = [re.fullmatch(NAMES[request.param], name) for name in names]
         assert all(matches), names
@@ -76,13 +81,13 @@ def test_veri_lists(drawn):
 
 def test_same_bytes_whatever_the_workers(drawn, tmp_path, monkeypatch):
     domain, folder, _ = drawn
-    monkeypatch.setattr(builtin, "BATCH", 16)
-    again = builtin.write(domain, tmp_path, workers=2, **NUMBERS)
+    monkeypatch.setattr(dataset, "BATCH", 16)
+    again = toydata.write(domain, tmp_path, workers=2, **NUMBERS)
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert all((folder / file).read_bytes() == (again / file).read_bytes() for file in files)
-    other = builtin.write(domain, tmp_path / "other", workers=1, **(NUMBERS | {"seed": 4}))
-    first = next(iter((folder / builtin.PARTS[domain]["train"]).iterdir()))
+    other = toydata.write(domain, tmp_path / "other", workers=1, **(NUMBERS | {"seed": 4}))
+    first = next(iter((folder / dataset.PARTS[domain]["train"]).iterdir()))
     assert all(first.read_bytes() != path.read_bytes() for path in other.rglob("*.jpg"))
 
 
@@ -90,44 +95,57 @@ def test_interrupted_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(builtin, "_jpeg", fail)
+    monkeypatch.setattr(dataset, "_jpeg", fail)
     with pytest.raises(KeyboardInterrupt):
-        builtin.write("people", tmp_path, workers=1, **NUMBERS)
+        toydata.write("people", tmp_path, workers=1, **NUMBERS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_existing_folder_is_kept(tmp_path):
     (tmp_path / "VeRi").mkdir()
-    assert builtin.write("vehicles", tmp_path, **NUMBERS) == tmp_path / "VeRi"
+    assert toydata.write("vehicles", tmp_path, **NUMBERS) == tmp_path / "VeRi"
     assert not list((tmp_path / "VeRi").iterdir())
+
+
+def test_neither_package_is_loaded_with_the_other():
+    """toydata knows nothing of reidlib, which imports it inside functions only: a real study needs none of it."""
+    code = "import sys, toydata; sys.exit('reidlib' in sys.modules)"
+    root = Path(toydata.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+    modules = list((root / "reidlib").rglob("*.py"))
+    assert len(modules) > 10
+    for module in modules:
+        for node in ast.parse(module.read_text()).body:
+            names = [a.name for a in getattr(node, "names", [])] + [getattr(node, "module", None) or ""]
+            assert not any(name.split(".")[0] == "toydata" for name in names), module
 
 
 def test_refuses():
     with pytest.raises(ValueError, match="animals.*vehicles, people"):
-        builtin.write("animals", ".", **NUMBERS)
+        toydata.write("animals", ".", **NUMBERS)
     with pytest.raises(ValueError, match="images is 1"):
-        builtin.write("people", ".", **(NUMBERS | {"images": 1}))
+        toydata.write("people", ".", **(NUMBERS | {"images": 1}))
 
 
 @pytest.mark.parametrize("domain", ["vehicles", "people"])
 def test_identities(domain):
     """All differ; some differ from the one before in one trait only; those of the captions are never the others'."""
-    some = builtin.identities(domain, 400, seed=0)
+    some = dataset.identities(domain, 400, seed=0)
     assert len(set(some)) == 400
     changes = [sum(x != y for x, y in zip(a, b)) for a, b in zip(some, some[1:])]
     assert 30 < changes.count(1) < 120 and 0 not in changes
     for seed in range(3):
-        assert not set(builtin.identities(domain, 3000, seed, captioned=True)) & set(some)
+        assert not set(dataset.identities(domain, 3000, seed, captioned=True)) & set(some)
 
 
 def test_captioned():
-    pictures, captions = builtin.captioned(["vehicles", "people"], 6, (48, 40), seed=1, workers=1)
+    pictures, captions = toydata.captioned(["vehicles", "people"], 6, (48, 40), seed=1, workers=1)
     assert pictures.shape == (6, 3, 48, 40) and pictures.dtype == np.uint8 and pictures.std(axis=(1, 2, 3)).min() > 5
     assert [" seen from the " in caption for caption in captions] == [True, False] * 3
     words, longest = set(), 0
-    for domain in builtin.DOMAINS:
-        draw = builtin.DOMAINS[domain]
-        for i, traits in enumerate(builtin.identities(domain, 2000, seed=5)):
+    for domain in toydata.DOMAINS:
+        draw = toydata.DOMAINS[domain]
+        for i, traits in enumerate(dataset.identities(domain, 2000, seed=5)):
             sentence = draw.caption(traits, 45 * i).split()
             words, longest = words | set(sentence), max(longest, len(sentence))
     assert len(words) < 150 and longest <= 20
@@ -138,7 +156,7 @@ def test_pictures_differ_more_between_identities_than_within(drawn):
     domain, folder, splits = drawn
     means = defaultdict(list)
     for name, key in splits["train"].items():
-        picture = np.asarray(Image.open(folder / builtin.PARTS[domain]["train"] / name).resize((32, 32)), float)
+        picture = np.asarray(Image.open(folder / dataset.PARTS[domain]["train"] / name).resize((32, 32)), float)
         means[key].append(picture[8:24, 8:24].mean(axis=(0, 1)))
     within = [np.linalg.norm(a - b) for a, b in means.values()]
     between = [np.linalg.norm(means[k][0] - means[m][0]) for k in means for m in means if k[0] != m[0] and k[1] == m[1]]
