@@ -50,6 +50,11 @@ class Catalog:
         drawing = digest([spec.builtin, sorted(reached(toydata.write).values())])
         return toydata.write(root=self.root / "artifacts" / "drawn" / drawing, **spec.builtin.model_dump())
 
+    @property
+    def hash_cache(self) -> Path:
+        """Where files' hashes are remembered, see `data.hashes.file_hashes`."""
+        return self.root / "artifacts" / "hashes.sqlite"
+
     def frame(self, name: str, part: str) -> pd.DataFrame:
         """The pictures of a part ("train", "query", "gallery"): columns path, pid, camid and the layout's others."""
         return getattr(self.dataset(name), part)
@@ -58,7 +63,7 @@ class Catalog:
         """Hash of the bytes of all pictures of a part, in order."""
         place = "bytes", name, part
         if place not in self._opened:
-            hashes = file_hashes(self.frame(name, part)["path"], self.root / "artifacts" / "hashes.sqlite")
+            hashes = file_hashes(self.frame(name, part)["path"], self.hash_cache)
             self._opened[place] = digest(hashes)
         return self._opened[place]
 

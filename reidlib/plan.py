@@ -122,7 +122,7 @@ class Plan:
         """A network that is trained on pictures."""
         encoder, labels = spec.encoder, self.data.labels(dataset)
         inputs = {
-            "encoder": encoder.model_copy(update={"weights": None}), "weights": weights_identity(encoder, self.weights_root),
+            "encoder": encoder.model_copy(update={"weights": None}), "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
             "size": encoder.size or self.data.size(dataset), "recipe": self._recipe(spec.recipe, dataset),
             "identities": digest(labels.tolist()), "seed": seed, **self._run, **(more or {}),
         }  # fmt: skip

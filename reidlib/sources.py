@@ -14,6 +14,7 @@ import ast
 import hashlib
 import inspect
 import sys
+import types
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -56,7 +57,7 @@ def refuse_edited(code: Iterable[str]) -> None:
 
     Raises RuntimeError where an edited module was not imported yet, so that the new code would run under the old hash.
     """
-    wanted = {name.rpartition(".")[0] for name in code}
+    wanted = {name.partition(":")[0] if ":" in name else name.rpartition(".")[0] for name in code}
     for name, file in edited().items():
         if name in wanted and name not in sys.modules:
             raise RuntimeError(f"{file} was edited since this process started, and is not loaded yet: restart the kernel")
@@ -65,9 +66,25 @@ def refuse_edited(code: Iterable[str]) -> None:
                   "before the edit. Restart the kernel to use the new.", file=sys.stderr)  # fmt: skip
 
 
-def register(module: str, text: str) -> None:
-    """Take a plugin's module in, as if it were of this project: its functions are followed like any other."""
-    _TEXTS[module] = text
+def load_plugin(file: str | Path) -> None:
+    """Import a Python file that adds layouts, gates or terms to their tables; its functions are followed like reidlib's.
+
+    Once in a process. Raises RuntimeError naming the file where it can't be read or run.
+    """
+    file = Path(file).resolve()
+    name = f"plugin_{file.stem}"
+    if name in _TEXTS:
+        return
+    try:
+        text = file.read_text()
+        module = types.ModuleType(name)
+        module.__file__ = str(file)
+        sys.modules[name] = module  # where dataclasses and pickles look for it
+        exec(compile(text, str(file), "exec"), module.__dict__)
+    except Exception as error:
+        sys.modules.pop(name, None)
+        raise RuntimeError(f"plugin {file}: {type(error).__name__}: {error}") from error
+    _TEXTS[name] = text
     for cached in (_reached, _module, _definition):
         cached.cache_clear()
 

@@ -1,7 +1,5 @@
 """A data set's three splits, and what can be made of them: a validation split, several sets as one."""
 
-import hashlib
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,15 +34,6 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     remedy: str = ""
-
-    def fingerprint(self) -> str:
-        """Hash (16 hex digits) of each split's file names, relative to `root`, and sizes: the same wherever it lies."""
-        digest = hashlib.sha256(self.name.encode())
-        for split in SPLITS:
-            for path in getattr(self, split)["path"]:
-                name = Path(os.path.relpath(path, self.root)).as_posix()
-                digest.update(f"{split} {name} {os.path.getsize(path)}\n".encode())
-        return digest.hexdigest()[:16]
 
     def summary(self) -> pd.DataFrame:
         """One row per split. Junk and distractors count as images, but neither as identities nor in their median."""

@@ -19,12 +19,13 @@ CHUNK = 32  # images a thread decodes before it takes more: handing them out one
 
 
 def decode(
-    images: pd.DataFrame | Sequence[str | Path], size: tuple[int, int], file: str | Path, workers: int | None = None
-) -> np.memmap:
+    images: pd.DataFrame | Sequence[str | Path], size: tuple[int, int], file: str | Path, workers: int | None = None,
+    title: str = "",
+) -> np.memmap:  # fmt: skip
     """Decodes `images` (paths, or a DataFrame with a column path) into `file` (.npy), or reopens it when it exists.
 
     Returns a read-only uint8 array [N, 3, h, w], RGB, for `size` (h, w) in pixels. The caller chooses a file name that
-    stands for the images and the size. The file appears whole or not at all. `workers` threads (default: one per
+    stands for the images and the size; `title` is shown beside the bar. The file appears whole or not at all. `workers` threads (default: one per
     core) do it: Pillow lets go of the interpreter while it decodes and resizes. Raises DataError, naming the first
     five, where images can't be read, where the disk is too full, or where `file` holds something else.
     """
@@ -57,7 +58,7 @@ def decode(
         # written, not mapped: a new page of a map costs more than a copy, and a full disk would kill the process
         with (
             partial.open("wb", buffering=0) as store,
-            tqdm(total=len(paths), desc=f"decode {file.stem}", unit="image") as bar,
+            tqdm(total=len(paths), desc=f"decode {title or file.stem}", unit="image") as bar,
         ):
             np.lib.format.write_array_header_2_0(store, {"descr": "|u1", "fortran_order": False, "shape": shape})
             header = store.tell()
