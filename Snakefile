@@ -2,48 +2,63 @@
 #
 #     .venv/bin/snakemake --cores 2 --config study="demo vehicle2cam"
 #
-# A notebook is run again when it, the params file, reidlib or a notebook before it has changed; inside it, every unit of
-# work that is finished is found again (see reidlib/artifacts.py), so that running again takes seconds.
+# A notebook runs again when its state changes: its code and what that reaches, the params, the data, the study's units (see
+# reidlib/publishing.py; profiles/default says that nothing else counts). Inside it, every unit of work that is finished is
+# found again, so that running again takes seconds. Cores decide what runs side by side and never a number: those are made
+# with the params' threads.
 
 import sys
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from reidlib import params
+from reidlib import agenda, publishing
+from reidlib.study import open_study
 
-STUDIES = {study: params.load(f"params/{study}.yaml") for study in config.get("study", "demo").split()}
-DONE = "artifacts/{study}/notebooks"
-LIBRARY = sorted(str(path) for package in ("reidlib", "toydata") for path in Path(package).rglob("*.py"))
-CORES = workflow.cores
+STUDIES = {study: open_study(f"params/{study}.yaml") for study in config.get("study", "demo").split()}
+MADE = "artifacts/{study}/made/"
+for study in STUDIES.values():
+    if not publishing.is_published(study):  # deleted, edited or never there
+        publishing.marker(study).unlink(missing_ok=True)
+
+
+@cache
+def state(study, notebook):
+    return publishing.state(STUDIES[study], notebook)
+
+
+def executed(name):
+    """Where a rule's notebook is executed to, and the state that decides whether it runs again."""
+    return MADE + f"{name}/{name}.ipynb"
 
 
 def run(parameters=""):
-    """The shell command that runs a rule's notebook with `study` and other parameters."""
+    """The shell command that executes a rule's notebook with `study` and other parameters."""
     return (
         "OMP_NUM_THREADS={threads} NUMBA_NUM_THREADS={threads} " + sys.executable + " scripts/execute.py {input.notebook} "
-        "{output[0]} results/{wildcards.study}/notebooks -p study params/{wildcards.study}.yaml " + parameters
+        "{output[0]} --state {params.state} -p study params/{wildcards.study}.yaml " + parameters
     )
 
 
-def share(parts):
-    """Each part's threads, where each study has so many. Networks are small next to what a core does at once: independent
-    notebooks side by side beat one with all cores."""
-    return max(1, CORES // (parts * len(STUDIES)))
+def threads(wildcards):
+    return STUDIES[wildcards.study].params.threads
 
 
 rule all:
     input:
-        expand("artifacts/{study}/finished", study=STUDIES),
+        [f"artifacts/{name}/published" for name in STUDIES],
+        # every part, or one that failed would not be missed where what is made of it is still there
+        [publishing.made(study, name) / f"{name}.ipynb" for study in STUDIES.values() for name in publishing.notebooks(study)],
 
 
 rule data:
     input:
         notebook="notebooks/01_data.ipynb",
-        params="params/{study}.yaml",
-        library=LIBRARY,
     output:
-        DONE + "/01_data.ipynb",
-    threads: share(1)
+        executed("01_data"),
+    params:
+        state=lambda w: state(w.study, "01_data"),
+    threads: threads
     shell:
         run()
 
@@ -53,19 +68,23 @@ rule experts:
         rules.data.output,
         notebook="notebooks/02_experts.ipynb",
     output:
-        DONE + "/02_experts-{expert}.ipynb",
-    threads: lambda w: share(len(STUDIES[w.study].experts))
+        executed("02_experts-{expert}"),
+    params:
+        state=lambda w: state(w.study, "02_experts"),
+    threads: threads
     shell:
         run("-p expert {wildcards.expert}")
 
 
 rule moe:
     input:
-        lambda w: expand(rules.experts.output, study=w.study, expert=STUDIES[w.study].experts),
+        lambda w: expand(rules.experts.output, study=w.study, expert=STUDIES[w.study].params.experts),
         notebook="notebooks/03_moe.ipynb",
     output:
-        DONE + "/03_moe-{dataset}.ipynb",
-    threads: lambda w: share(len(STUDIES[w.study].datasets))
+        executed("03_moe-{dataset}"),
+    params:
+        state=lambda w: state(w.study, "03_moe"),
+    threads: threads
     shell:
         run("-p dataset {wildcards.dataset}")
 
@@ -75,34 +94,36 @@ rule distillation:
         rules.moe.output,
         notebook="notebooks/04_distillation.ipynb",
     output:
-        DONE + "/04_distillation-{dataset}.ipynb",
-    threads: lambda w: share(len(STUDIES[w.study].datasets))
+        executed("04_distillation-{dataset}"),
+    params:
+        state=lambda w: state(w.study, "04_distillation"),
+    threads: threads
     shell:
         run("-p dataset {wildcards.dataset}")
 
 
 rule ablations:
     input:
-        lambda w: expand(
-            rules.distillation.output,
-            study=w.study,
-            dataset=(STUDIES[w.study].ablations or STUDIES[w.study]).datasets,
-        ),
+        lambda w: expand(rules.distillation.output, study=w.study, dataset=agenda.ablated(STUDIES[w.study].params)),
         notebook="notebooks/05_ablations.ipynb",
     output:
-        DONE + "/05_ablations.ipynb",
-    threads: lambda w: share(2 if STUDIES[w.study].mixed else 1)
+        executed("05_ablations"),
+    params:
+        state=lambda w: state(w.study, "05_ablations"),
+    threads: threads
     shell:
         run()
 
 
 rule cross_domain:
     input:
-        lambda w: expand(rules.distillation.output, study=w.study, dataset=STUDIES[w.study].datasets),
+        lambda w: expand(rules.distillation.output, study=w.study, dataset=STUDIES[w.study].params.datasets),
         notebook="notebooks/06_cross_domain.ipynb",
     output:
-        DONE + "/06_cross_domain.ipynb",
-    threads: share(2)
+        executed("06_cross_domain"),
+    params:
+        state=lambda w: state(w.study, "06_cross_domain"),
+    threads: threads
     shell:
         run()
 
@@ -113,30 +134,44 @@ rule efficiency:
         rules.cross_domain.output,
         notebook="notebooks/07_efficiency.ipynb",
     output:
-        DONE + "/07_efficiency.ipynb",
-    threads: CORES  # nothing beside it while it measures
+        executed("07_efficiency"),
+    params:
+        state=lambda w: state(w.study, "07_efficiency"),
+    threads: workflow.cores  # nothing beside it while it measures; what it measures with is the params' threads all the same
     shell:
         run()
 
 
-rule results:
+rule gather:
     input:
         rules.efficiency.output,
-        script="scripts/gather.py",
     output:
-        "results/{study}/results.csv",
-    threads: share(1)
+        directory("artifacts/{study}/gathered"),
+    params:
+        state=lambda w: state(w.study, "08_report"),
     shell:
-        sys.executable + " {input.script} params/{wildcards.study}.yaml"
+        sys.executable + " scripts/gather.py params/{wildcards.study}.yaml {output}"
 
 
 rule report:
     input:
-        rules.results.output,
+        rules.gather.output,
         notebook="notebooks/08_report.ipynb",
     output:
-        DONE + "/08_report.ipynb",
-        touch("artifacts/{study}/finished"),
-    threads: share(1)
+        executed("08_report"),
+    params:
+        state=lambda w: state(w.study, "08_report"),
+    threads: threads
     shell:
-        run()
+        run("-p folder {input[0]}")
+
+
+rule publish:
+    input:
+        lambda w: [publishing.made(STUDIES[w.study], name) / f"{name}.ipynb" for name in publishing.notebooks(STUDIES[w.study])],
+    output:
+        "artifacts/{study}/published",
+    params:
+        state=lambda w: state(w.study, "08_report"),
+    shell:
+        sys.executable + " scripts/publish.py params/{wildcards.study}.yaml"

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
@@ -32,6 +33,11 @@ def origin() -> dict:
 def _code() -> dict:
     packages = {name: version(name) for name in PACKAGES}
     return {**git_state(CODE), "python": platform.python_version(), "packages": packages}
+
+
+def now() -> str:
+    """The time, as it is kept."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def git_state(root: Path) -> dict:

@@ -27,7 +27,7 @@ from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 
 from reidlib import processes, sources
-from reidlib.provenance import digest, origin, plain, write_atomically
+from reidlib.provenance import digest, now, origin, plain, write_atomically
 
 FINISHED, HALF_DONE, MISSING, STALE = "finished", "half done", "missing", "stale"
 
@@ -147,8 +147,8 @@ class Store:
                 arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
                 write_atomically(folder / "arrays.safetensors", lambda path: save_file(arrays, str(path)))
             made = {
-                "seconds": round(time.perf_counter() - start, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "resumed": resumed, "processes": processes.count(), **origin(),
+                "seconds": round(time.perf_counter() - start, 2), "finished": now(),
+                "resumed": resumed, "processes": processes.count(), "environment": origin(),
             }  # fmt: skip
             record = {"label": unit.label, "dependencies": unit.dependencies, "made": made}
             write_atomically(folder / "unit.json", lambda path: path.write_text(json.dumps(record, indent=1)))

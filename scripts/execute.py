@@ -1,26 +1,26 @@
 """Run one notebook headlessly with papermill: what the Snakefile calls.
 
-    python scripts/execute.py notebooks/02_experts.ipynb DONE.ipynb COPIES -p study params/demo.yaml -p expert clip
+    python scripts/execute.py notebooks/02_experts.ipynb made/02/02.ipynb -p study params/demo.yaml -p expert clip
 
-The executed notebook goes to DONE.ipynb, also when a cell fails, and once it is whole to the folder COPIES as well.
-What the notebook prints, its progress bars among it, appears line by line as it runs.
+The folder of the executed notebook is emptied first and holds all that it writes, figures and tables among it, so that
+nothing of an earlier run stays. The notebook itself appears there once it is whole, and made.json, which says in what
+state it was executed. What the notebook prints, its progress bars among it, appears line by line as it runs.
 """
 
 import argparse
-import base64
-import io
+import json
+import os
 import re
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import nbformat
 import papermill
-from PIL import Image
 from traitlets.config import Config
 
-from reidlib.params import load
+from reidlib.provenance import now, origin
 
 
 class Lines:
@@ -48,13 +48,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("done", type=Path)
-    parser.add_argument("copies", type=Path)
+    parser.add_argument("--state", default="", help="hash of all that the executed notebook depends on")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     args = parser.parse_args()
     name, start = args.done.stem, time.monotonic()
     lines = Lines(name)
-    args.done.parent.mkdir(parents=True, exist_ok=True)
-    attempt = args.done.with_name(f"{name}.running.ipynb")
+    folder = args.done.resolve().parent
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ["REIDLIB_OUTPUT"] = str(folder)
+    attempt = folder / f"{name}.running.ipynb"
     try:
         # sockets in a folder of this kernel's own: with TCP, two kernels that start at once may pick the same port
         with tempfile.TemporaryDirectory() as sockets:
@@ -73,29 +76,11 @@ def main() -> int:
         print(f"[{name}] failed in cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"[{name}] the notebook as far as it came: {attempt}", file=sys.stderr)
         return 1
+    record = {"state": args.state, "parameters": dict(args.parameters), "finished": now(), "environment": origin()}
+    (folder / "made.json").write_text(json.dumps(record, indent=1))
     attempt.replace(args.done)
-    args.copies.mkdir(parents=True, exist_ok=True)
-    _copy(args.done, args.copies / args.done.name, load(dict(args.parameters)["study"]).publish_images)
     print(f"[{name}] finished in {time.monotonic() - start:.0f} s", flush=True)
     return 0
-
-
-def _copy(done: Path, copy: Path, publish_images: bool) -> None:
-    """The executed notebook for results/: its pictures in 256 colours, a third of the bytes, or, where the data's terms
-    forbid to publish them, left out."""
-    notebook = nbformat.read(done, as_version=4)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-        if "image/png" not in output.get("data", ()):
-            continue
-        if not publish_images:
-            del output["data"]["image/png"]
-            continue
-        image, buffer = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))), io.BytesIO()
-        if image.mode == "P":  # a figure's file, which has them already
-            continue
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-        output["data"]["image/png"] = base64.b64encode(buffer.getvalue()).decode()
-    nbformat.write(notebook, copy)
 
 
 if __name__ == "__main__":

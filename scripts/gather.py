@@ -1,19 +1,26 @@
-"""Gather what a study's notebooks kept into results/<study>/: results.csv, evaluations.safetensors, provenance.json.
+"""Gather a study's finished units into a folder: results.csv, evaluations.safetensors, params.yaml, provenance.json.
 
-python scripts/gather.py params/demo.yaml
+python scripts/gather.py params/demo.yaml artifacts/demo/gathered
 """
 
 import sys
+from pathlib import Path
 
-from reidlib import results
+from reidlib import params, results
+from reidlib.gathering import gather
 from reidlib.study import open_study
 
 
-def main(file: str) -> None:
-    study = open_study(file)
-    rows = results.gather(study)
-    print(f"{study.name}: {len(rows)} results of {rows['method'].nunique()} methods in {study.results / 'results.csv'}")
+def main(file: str, folder: str) -> int:
+    try:
+        found = gather(open_study(file))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    results.write(found, Path(folder), params.find(file))
+    print(f"{found.study}: {len(found.rows)} results of {found.rows['method'].nunique()} methods gathered")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(*sys.argv[1:]))

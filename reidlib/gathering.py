@@ -1,0 +1,130 @@
+"""From a study's units to its tidy results: rows, evaluations, provenance.
+
+    rows = accuracy(study, ["expert:clip"])        what a notebook shows: made or found
+    gather(study)                                  all that the study's params ask for; nothing is made for it
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from reidlib import agenda
+from reidlib.agenda import Evaluated
+from reidlib.methods import parse
+from reidlib.provenance import digest, now
+from reidlib.results import ACCURACY, COLUMNS, COSTS, Results
+from reidlib.study import Study
+from reidlib.units import FINISHED, Unit
+
+
+def accuracy(
+    study: Study, methods: Sequence[str], datasets: Sequence[str] | None = None, test: str | None = None,
+    across: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """Every method trained on each data set with each seed, tested there: rows of the results table.
+
+    test: the data set to test on instead; across: test on every data set of the study. Raw pixels know neither seed nor
+    training: one row a data set, under the first seed.
+    """
+    wanted = []
+    for method in methods:
+        for train in datasets or study.params.datasets:
+            for target in study.params.datasets if across else [test or train]:
+                if method != "pixels":
+                    wanted += [Evaluated(method, train, target, seed) for seed in study.params.seeds]
+                elif target == train:
+                    wanted.append(Evaluated(method, train, target, study.params.seeds[0]))
+    return _rows(study, wanted)
+
+
+def evaluations(study: Study, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What `comparisons` need of each evaluation in `rows`, see `results.Results`: AP of each query, CMC."""
+    what = ["method", "train_dataset", "test_dataset", "seed"]
+    wanted = rows[rows["metric"] == "mAP"][what].drop_duplicates().itertuples(index=False, name=None)
+    return _evaluations(study, [Evaluated(*names, int(seed)) for *names, seed in wanted])
+
+
+def cost_rows(study: Study, configuration: str = "") -> pd.DataFrame:
+    """What networks cost, see `Study.costs`, as rows of the results table; a spread is a metric "<metric>_iqr"."""
+    table = study.costs(configuration)
+    spread = table.dropna(subset="spread")
+    table = pd.concat([table, spread.assign(metric=spread["metric"] + "_iqr", value=spread["spread"])])
+    dataset = agenda.ablated(study.params)[0]
+    place = {"study": study.name, "train_dataset": dataset, "test_dataset": dataset, "seed": study.params.seeds[0]}
+    return table.assign(**place)[COLUMNS].reset_index(drop=True)
+
+
+def gather(study: Study) -> Results:
+    """Every number of the study, of finished units alone.
+
+    Raises ValueError where units are missing, half done or stale, naming the first of them, and where the study is a
+    validation split's.
+    """
+    if study.validation:
+        raise ValueError(f"{study.name}: a validation split gives no results; open the study with validation=0 for them")
+    wanted, configurations = list(agenda.evaluations(study.params)), study.plan.configurations
+    units = {str(of): study.plan.evaluation(*of) for of in wanted} | {f"costs {c}": study.plan.costs(c) for c in configurations}
+    states = {name: (unit.label, *study.store.state(unit)) for name, unit in units.items()}
+    if open_ := [f"{label}: {state}" + f" ({why})" * bool(why) for label, state, why in states.values() if state != FINISHED]:
+        first = "\n".join(f"- {line}" for line in open_[:5])
+        raise ValueError(f"{study.name}: {len(open_)} of {len(units)} units are not finished:\n{first}\nRun make study STUDY={study.name}")
+    rows = pd.concat([_rows(study, wanted), *(cost_rows(study, c) for c in configurations)])
+    orders = {"method": agenda.methods(study.params), "train_dataset": list(study.params.datasets),
+              "test_dataset": list(study.params.datasets), "metric": [*ACCURACY, *COSTS]}  # fmt: skip
+    order = lambda column: [_place(value, orders[column.name]) for value in column] if column.name in orders else column  # noqa: E731
+    by = ["method", "train_dataset", "test_dataset", "seed", "metric"]
+    rows = rows.sort_values(by, key=order, kind="stable").reset_index(drop=True)
+    return Results(study.name, study.params, rows, _evaluations(study, wanted), _provenance(study, wanted), study.output)
+
+
+def _rows(study: Study, wanted: Sequence[Evaluated]) -> pd.DataFrame:
+    rows = []
+    for of in wanted:
+        found = study.evaluate(of.method, of.train, of.seed, of.test)
+        values = [found.mAP, found.mINP, *(found.cmc[k - 1] for k in (1, 5, 10))]
+        rows += [(study.name, *of, *pair) for pair in zip(ACCURACY, values)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _evaluations(study: Study, wanted: Sequence[Evaluated]) -> dict[str, np.ndarray]:
+    found = {}
+    for of in wanted:
+        evaluation = study.evaluate(of.method, of.train, of.seed, of.test)
+        found |= {f"{of}|{name}": getattr(evaluation, name).astype(np.float32) for name in ("ap", "cmc")}
+    return found
+
+
+def _provenance(study: Study, wanted: Sequence[Evaluated]) -> dict:
+    """See `results.read`; without names of users, hosts or folders."""
+    environments: list[dict] = []
+
+    def origin(unit: Unit) -> dict:
+        """Which unit it is, when and where it was made; the environment by its number."""
+        made = study.store.record(unit)["made"]
+        environment = made.pop("environment")
+        if environment not in environments:
+            environments.append(environment)
+        return {"unit": f"{unit.kind}/{unit.key}", **made, "environment": str(environments.index(environment))}
+
+    trained = dict.fromkeys((of.method, of.train, of.seed) for of in wanted)
+    networks = {"|".join(map(str, of)): study.plan.network(*of) for of in trained}
+    units = {name: origin(unit) for name, unit in networks.items() if unit is not None and study.store.record(unit)}
+    record = {
+        "study": study.name, "gathered": now(), "params": digest(study.params), "seeds": study.params.seeds,
+        "precision": study.params.precision, "threads": study.params.threads,
+        "data": {
+            name: digest([study.plan.pixels(name, part).inputs["bytes"] for part in ("train", "query", "gallery")])
+            for name in study.params.datasets
+        },
+        "units": units,
+        "evaluations": {str(of): origin(study.plan.evaluation(*of)) for of in wanted},
+        "costs": {c: origin(study.plan.costs(c)) | {"runs": study.plan.costs(c).inputs["runs"].runs} for c in study.plan.configurations},
+    }  # fmt: skip
+    return record | {"environments": {str(number): environment for number, environment in enumerate(environments)}}
+
+
+def _place(value: str, order: Sequence[str]) -> tuple:
+    """Sorts by the place in `order`, a variant after what it varies, the unknown last."""
+    base = str(parse(value).base) if value not in order and "/" in value else value
+    return (order.index(base) if base in order else len(order), value)

@@ -1,0 +1,127 @@
+"""Publishing: results/<study>/ is put in place at once, of parts that were all made by these params, this data, this code.
+
+Notebooks write below artifacts/<study>/made/<notebook>/, each with the state it was executed in; `publish` gathers the
+units, refuses parts of another state by name, and exchanges the folder. Nothing else writes to results/<study>/ but the
+site of `make report`, which git ignores.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from reidlib import report, results
+from reidlib.gathering import gather
+from reidlib.provenance import digest, write_atomically
+from reidlib.sources import reached_from
+from reidlib.study import Study
+
+SITE = "report"  # of `make report`, not published
+
+
+def notebooks(study: Study) -> list[str]:
+    """The executed notebooks that belong to a study, by name, in reading order."""
+    experts, datasets = study.params.experts, study.params.datasets
+    return ["01_data", *(f"02_experts-{name}" for name in experts), *(f"03_moe-{name}" for name in datasets),
+            *(f"04_distillation-{name}" for name in datasets), "05_ablations", "06_cross_domain", "07_efficiency",
+            "08_report"]  # fmt: skip
+
+
+def state(study: Study, notebook: str) -> str:
+    """Hash of all that an executed notebook depends on: its code and what that reaches, the params, the study's units.
+
+    notebook: a name of `notebooks`, or of a notebook's file.
+    """
+    file = study.root / "notebooks" / f"{notebook.partition('-')[0]}.ipynb"
+    cells = [cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    code = reached_from("\n".join(re.sub(r"^\s*[%!].*", "", source, flags=re.MULTILINE) for source in cells))
+    units = sorted(unit.key for unit in study.plan.units().values())
+    return digest([study.params, units, sorted(set(code.values()))])
+
+
+def made(study: Study, notebook: str) -> Path:
+    """Where a notebook of `make study` is executed to, and what it writes lies."""
+    return study.root / "artifacts" / study.name / "made" / notebook
+
+
+def publish(study: Study) -> Path:
+    """Put results/<study>/ in place, whole. Returns it.
+
+    Raises ValueError naming the parts that are missing or were made in another state: of other params, data or code.
+    """
+    found = gather(study)
+    for name in notebooks(study):
+        record = made(study, name) / "made.json"
+        if not record.exists() or not (made(study, name) / f"{name}.ipynb").exists():
+            raise ValueError(f"{study.name}: notebook {name} has not been executed; run make study STUDY={study.name}")
+        if json.loads(record.read_text())["state"] != state(study, name):
+            raise ValueError(f"{study.name}: notebook {name} was executed with other params, data or code; "
+                             f"run make study STUDY={study.name}")  # fmt: skip
+    target = study.root / "results" / study.name
+    draft = study.root / "artifacts" / study.name / "draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    results.write(found, draft, study.root / "params" / f"{study.name}.yaml")
+    (draft / "notebooks").mkdir()
+    for name in notebooks(study):
+        for part in ("figures", "tables", "claims.csv"):
+            source = made(study, name) / part
+            if source.is_dir():
+                shutil.copytree(source, draft / part, dirs_exist_ok=True)
+            elif source.exists():
+                shutil.copy(source, draft / part)
+        _copy_notebook(made(study, name) / f"{name}.ipynb", draft / "notebooks" / f"{name}.ipynb", study.params.publish_images)
+    report.write_readme(results.read(draft), draft)
+    _exchange(draft, target)
+    record = json.dumps(_hashes(target), indent=1)
+    write_atomically(marker(study), lambda path: path.write_text(record))
+    return target
+
+
+def marker(study: Study) -> Path:
+    """The file that says what was published: each file of results/<study>/ with its hash."""
+    return study.root / "artifacts" / study.name / "published"
+
+
+def is_published(study: Study) -> bool:
+    """Whether results/<study>/ is what was published last."""
+    target = study.root / "results" / study.name
+    return marker(study).exists() and target.is_dir() and json.loads(marker(study).read_text()) == _hashes(target)
+
+
+def _exchange(draft: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = draft.with_name("replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    draft.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.relative_to(folder).parts[0] != SITE)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _copy_notebook(executed: Path, copy: Path, publish_images: bool) -> None:
+    """The executed notebook for readers: its pictures in 256 colours, a third of the bytes, or, where the data's terms
+    forbid to publish them, left out."""
+    notebook = nbformat.read(executed, as_version=4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        if "image/png" not in output.get("data", ()):
+            continue
+        if not publish_images:
+            del output["data"]["image/png"]
+            continue
+        image, buffer = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))), io.BytesIO()
+        if image.mode == "P":  # a figure's file, which has them already
+            continue
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        output["data"]["image/png"] = base64.b64encode(buffer.getvalue()).decode()
+    nbformat.write(notebook, copy)
