@@ -121,7 +121,7 @@ class ExpertParams(NetworkParams):
 class MoeParams(Strict):
     """The gate over the frozen experts."""
 
-    gates: list[Literal["soft", "top1", "uniform", "concat", "router"]] = Field(min_length=1)
+    gates: list[str] = Field(min_length=1)
     width: PositiveInt = Field(description="common width of the experts' projections")
     balance: dict[Literal["soft", "top1"], Annotated[float, Field(ge=0)]] = Field(
         {"soft": 1.0, "top1": 0.01}, description="weight of the load-balancing term under each gate that is trained"
@@ -143,12 +143,16 @@ class DistillationParams(Strict):
 
     teachers: list[str] = Field(description="names of experts, 'uniform', or 'moe' (the soft gate)")
     temperature: PositiveFloat = 4.0
-    logit: float = Field(1.0, ge=0)
-    embedding: float = Field(1.0, ge=0)
-    relational: float = Field(1.0, ge=0)
+    terms: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="weight of each term")
     teacher: Literal["cached", "online"] = Field(
         "cached", description="cached: its word on every picture, computed once; online: it sees the student's own batch"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def former_terms(cls, tree):  # until params files write terms themselves
+        own = {key: tree[key] for key in TERMS if key in tree}
+        return {k: v for k, v in tree.items() if k not in TERMS} | ({"terms": own} if own else {})
 
 
 class AblationParams(Strict):
@@ -203,6 +207,7 @@ class StudyParams(Strict):
     seeds: list[NonNegativeInt] = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
+    threads: PositiveInt = 1
     publish_images: bool = Field(True, description="false: the data's terms forbid figures that show its pictures")
     data_root: str | None = Field(None, description="where data sets lie; REIDLIB_DATA goes first")
     weights_root: str | None = Field(None, description="where weight files lie; REIDLIB_WEIGHTS goes first")
