@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.retrieval import OURS, PATIENCE, PRODUCT, numbers
 from benchmarks.timing import TIMES
-from reidlib.figures.look import INK, LINES, PALETTE, WIDTH, write
+from reidlib.figures.style import INK, LINES, PALETTE, STYLE, WIDTH, write
 
 HEAD = """# Benchmarks
 
@@ -54,6 +54,7 @@ ABOUT = {
 }
 
 
+@plt.rc_context(STYLE)
 def lay_out(folder: Path) -> None:
     """Figures and README.md of every <case>.csv in `folder`."""
     parts = []

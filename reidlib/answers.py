@@ -1,17 +1,19 @@
 """What methods answer to single queries: the first of the gallery, right or wrong, for a look at it."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from reidlib.retrieval import EmbeddingSet
 from reidlib.retrieval.evaluation import JUNK, distance_blocks
-from reidlib.study import Study
+
+if TYPE_CHECKING:  # a study is only asked, not made
+    from reidlib.study import Study
 
 
 def retrieval_examples(
-    study: Study, method: str, dataset: str, seed: int, rows: int = 5, k: int = 8
+    study: "Study", method: str, dataset: str, seed: int, rows: int = 5, k: int = 8
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
     """Queries spread evenly over their ranking by AP, worst to best, and what each finds: for `ranked_lists`.
 
@@ -22,11 +24,11 @@ def retrieval_examples(
     query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
     found = study.evaluate(method, dataset, seed)
     spread = np.linspace(0, found.n_valid - 1, min(rows, found.n_valid)).round().astype(int)
-    chosen = np.argsort(found.ap, kind="stable")[spread]
-    places = np.flatnonzero(found.valid)[chosen]
+    examples = np.argsort(found.ap, kind="stable")[spread]
+    places = np.flatnonzero(found.valid)[examples]
     order, correct = _ranked(_part(query, places), gallery, k)
     frames = study.dataset(dataset)
-    asked = frames.query.iloc[places].assign(ap=found.ap[chosen]).reset_index(drop=True)
+    asked = frames.query.iloc[places].assign(ap=found.ap[examples]).reset_index(drop=True)
     return asked, frames.gallery.reset_index(drop=True), order, correct
 
 
@@ -42,7 +44,7 @@ class Disagreement(NamedTuple):
 
 
 def comparison_lists(
-    study: Study, student: str, teacher: str, dataset: str, seed: int, rows: int = 4, k: int = 6
+    study: "Study", student: str, teacher: str, dataset: str, seed: int, rows: int = 4, k: int = 6
 ) -> Disagreement:
     """Queries where the first answer of the method `student` is wrong and that of `teacher` right.
 
@@ -55,15 +57,15 @@ def comparison_lists(
         orders[method], hits[method] = _ranked(_part(query, np.flatnonzero(found.valid)), gallery, k)
         aps[method] = found.ap
     errs, knows = ~hits[student][:, 0], hits[teacher][:, 0]
-    such = np.flatnonzero(errs & knows)
-    such = such[np.argsort(aps[student][such], kind="stable")]
-    shown = such[np.linspace(0, len(such) - 1, min(rows, len(such))).round().astype(int)]
+    disagreed = np.flatnonzero(errs & knows)
+    disagreed = disagreed[np.argsort(aps[student][disagreed], kind="stable")]
+    shown = disagreed[np.linspace(0, len(disagreed) - 1, min(rows, len(disagreed))).round().astype(int)]
     frames = study.dataset(dataset)
     return Disagreement(
         frames.query.iloc[np.flatnonzero(found.valid)[shown]].reset_index(drop=True),
         frames.gallery.reset_index(drop=True),
         {method: (orders[method][shown], hits[method][shown], aps[method][shown]) for method in orders},
-        len(such), int((~errs & ~knows).sum()), len(errs),
+        len(disagreed), int((~errs & ~knows).sum()), len(errs),
     )  # fmt: skip
 
 

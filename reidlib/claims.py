@@ -1,7 +1,7 @@
 """The ledger: what the paper's abstract claims, and whether it holds on a study's data.
 
-Each claim is data: what it says, the paper's number, how ours is computed, and what counts as holding. `claims`
-measures all of them from results.csv and the evaluations beside it, a row for each claim and data set.
+Each claim is data: its statement, the paper's number, how ours is computed, and what counts as holding. `claims` measures
+all of them from a study's results, a row for each claim and data set.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,87 +11,61 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from reidlib.comparisons import TAUGHT, Comparison, Evaluations, best_expert, compare, gain
-from reidlib.params import StudyParams
-from reidlib.results import clip, costs, datasets, label
+from reidlib.comparisons import Comparison, best_expert, by_seed, compare, gain
+from reidlib.methods import TAUGHT, label, taught_by
+from reidlib.results import Results, clip, configured, costs, datasets, measured_on
 from reidlib.stats import seed_interval
-from reidlib.study import Study
 
 COLUMNS = ["claim", "paper", "measured", "low", "high", "verdict", "basis"]
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not measured"
 PUBLISHED = {"veri776": ("VeRi-776", 1678), "market1501": ("Market-1501", 3368)}  # by layout: name, queries
 MEDIAN = 1.2533 / 1.349  # a median's standard error times the square root of the runs, over the interquartile range
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a study measured. machine: what times were measured on, see `results.measured_on`."""
-
-    params: StudyParams
-    rows: pd.DataFrame
-    evaluations: Evaluations
-    machine: str
-
-    @property
-    def stand_ins(self) -> str:
-        names = [name for name, expert in self.params.experts.items() if expert.stands_in_for]
-        return f"; {' and '.join(names)} stand in for the paper's experts" if names else ""
-
-    def data(self, dataset: str) -> str:
-        spec = self.params.datasets[dataset]
-        return (spec.title or dataset) + (" (drawn by the library)" if spec.builtin else "")
-
-    def basis(self, data: str, found: Comparison, detail: str = "") -> str:
-        """What a comparison rests on, in words."""
-        of = "over queries and seeds" if found.seeds > 1 else "over queries only, for there is one seed"
-        counts = f"{found.queries} queries, {found.seeds} seed{'s' * (found.seeds > 1)}"
-        return f"{data}: {detail}{counts}, 95 % interval {of} (paired bootstrap){self.stand_ins}"
+BEST = "best expert"  # stands for a data set's best single expert,
+TAUGHT_BY_BEST = "student taught by the best expert"
 
 
 @dataclass(frozen=True)
 class Claim:
     """One part of the abstract.
 
-    number: of the abstract's claim, and a letter for each part of it. measured: how, for readers; measure: the same,
-    which yields (measured, low, high, holds, basis) for each data set or configuration; holds is None where it is not
-    measured.
+    number: of the abstract's claim, and a letter for each part of it. definition: how it is measured, for readers;
+    measure: the same, which yields (measured, low, high, holds, basis) for each data set or configuration; holds is None
+    where it is not measured. criterion: what counts as holding.
     """
 
     number: str
-    says: str
+    statement: str
     paper: str
-    measured: str
-    holds: str
-    measure: Callable[[Evidence, "Claim"], Iterator[tuple]]
+    definition: str
+    criterion: str
+    measure: Callable[[Results, "Claim"], Iterator[tuple]]
 
 
-def claims(params: StudyParams, rows: pd.DataFrame, evaluations: Evaluations, machine: str = "") -> pd.DataFrame:
+def claims(results: Results) -> pd.DataFrame:
     """The ledger: a row for each part of a claim and each data set or configuration it was measured on.
 
-    Args:
-        rows, evaluations: see `results.read` and `results.read_evaluations`; machine: see `results.measured_on`.
     Returns:
         Columns claim, paper, measured, low, high (percent or points, as the claim says; low and high bound the 95 %
         interval, NaN where nothing varies), verdict ("holds", "does not hold", "not measured"), basis.
     """
-    evidence, lines = Evidence(params, rows, evaluations, machine), []
+    lines = []
     for claim in CLAIMS:
-        for measured, low, high, holds, basis in claim.measure(evidence, claim):
+        for measured, low, high, holds, basis in claim.measure(results, claim):
             verdict = OPEN if holds is None else HOLDS if holds else FAILS
-            lines.append((f"{claim.number} {claim.says}", claim.paper, measured, low, high, verdict, basis))
+            lines.append((f"{claim.number} {claim.statement}", claim.paper, measured, low, high, verdict, basis))
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def write_claims(study: Study, ledger: pd.DataFrame) -> pd.DataFrame:
-    """results/<study>/claims.csv; returns the ledger."""
-    study.results.mkdir(parents=True, exist_ok=True)
-    ledger.round(2).to_csv(study.results / "claims.csv", index=False)
+def write_claims(results: Results, ledger: pd.DataFrame) -> pd.DataFrame:
+    """claims.csv in `results.output`; returns the ledger."""
+    results.output.mkdir(parents=True, exist_ok=True)
+    ledger.round(2).to_csv(results.output / "claims.csv", index=False)
     return ledger
 
 
 def definitions() -> pd.DataFrame:
     """What each claim is, how it is measured and what counts as holding: the ledger's rules."""
-    rules = [(c.number, c.says, c.paper, c.measured, c.holds) for c in CLAIMS]
+    rules = [(c.number, c.statement, c.paper, c.definition, c.criterion) for c in CLAIMS]
     return pd.DataFrame(rules, columns=["", "claim", "paper", "measured as", "holds where"]).set_index("")
 
 
@@ -107,84 +81,102 @@ def _scaled(found: Comparison) -> tuple:
     return 100 * found.mean, 100 * found.low, 100 * found.high, bool(found.low > 0)
 
 
-def _gains(evidence: Evidence, claim: Claim, better: str, worse: str) -> Iterator[tuple]:
-    """mAP of one method minus another's. "best" in a name is the data set's best single expert."""
-    for dataset in datasets(evidence.rows):
-        best = best_expert(evidence.rows, dataset).removeprefix("expert:")
-        a, b = (method.replace("best", best) for method in (better, worse))
-        found = gain(evidence.rows, evidence.evaluations, a, b, dataset)
+def _stand_ins(results: Results) -> str:
+    names = [name for name, expert in results.params.experts.items() if expert.stands_in_for]
+    return f"; {' and '.join(names)} stand in for the paper's experts" if names else ""
+
+
+def _data(results: Results, dataset: str) -> str:
+    spec = results.params.datasets[dataset]
+    return (spec.title or dataset) + (" (drawn by the library)" if spec.builtin else "")
+
+
+def _basis(results: Results, data: str, found: Comparison, detail: str = "") -> str:
+    """What a comparison rests on, in words."""
+    of = "over queries and seeds" if found.seeds > 1 else "over queries only, for there is one seed"
+    counts = f"{found.queries} queries, {found.seeds} seed{'s' * (found.seeds > 1)}"
+    return f"{data}: {detail}{counts}, 95 % interval {of} (paired bootstrap){_stand_ins(results)}"
+
+
+def _gains(results: Results, claim: Claim, better: str, worse: str) -> Iterator[tuple]:
+    """mAP of one method minus another's."""
+    for dataset in datasets(results.rows):
+        best = best_expert(results.rows, dataset)
+        a, b = ({BEST: best, TAUGHT_BY_BEST: str(taught_by(best))}.get(method, method) for method in (better, worse))
+        found = gain(results.rows, results.evaluations, a, b, dataset)
         if found is None:
-            yield _open(f"{evidence.data(dataset)}: the study has not both {label(a)} and {label(b)}")
+            yield _open(f"{_data(results, dataset)}: the study has not both {label(a)} and {label(b)}")
         else:
-            yield *_scaled(found), evidence.basis(evidence.data(dataset), found, f"{label(a)} − {label(b)}, ")
+            yield *_scaled(found), _basis(results, _data(results, dataset), found, f"{label(a)} − {label(b)}, ")
 
 
-def _reaches(evidence: Evidence, claim: Claim, layout: str) -> Iterator[tuple]:
+def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[tuple]:
     """mAP on a published data set, with the paper's own experts."""
     name, queries = PUBLISHED[layout]
-    for dataset in datasets(evidence.rows):
-        spec = evidence.params.datasets[dataset]
-        own = evidence.rows.query("method == @TAUGHT and train_dataset == @dataset and test_dataset == @dataset")
-        values = own.query("metric == 'mAP'")["value"]
-        found = compare(evidence.rows, evidence.evaluations, np.positive, [(TAUGHT, dataset, dataset)])
+    for dataset in datasets(results.rows):
+        spec = results.params.datasets[dataset]
+        values = by_seed(results.rows, TAUGHT, dataset, dataset)
+        found = compare(results.rows, results.evaluations, np.positive, [(TAUGHT, dataset, dataset)])
         if spec.builtin is None and spec.layout == layout and found is not None and found.queries == queries:
-            if evidence.stand_ins:
-                yield _open(f"{name} was run with other experts than the paper's{evidence.stand_ins}")
+            if _stand_ins(results):
+                yield _open(f"{name} was run with other experts than the paper's{_stand_ins(results)}")
                 return
             low, high = seed_interval(values)[1:] if found.seeds > 1 else (found.low, found.high)
             over = f"{found.seeds} seeds, Student's t" if found.seeds > 1 else "one seed, bootstrap over queries"
             basis = f"{name}: {queries} queries, {over}"
             yield 100 * found.mean, 100 * low, 100 * high, bool(100 * high >= float(claim.paper)), basis
             return
-    has = ", ".join(evidence.data(dataset) for dataset in evidence.params.datasets)
+    has = ", ".join(_data(results, dataset) for dataset in results.params.datasets)
     yield _open(f"{name} was not run; this study's data: {has}")
 
 
-def _reductions(evidence: Evidence, claim: Claim, metric: str, than: str) -> Iterator[tuple]:
+def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Iterator[tuple]:
     """How much less the distilled student costs than another method, for this study's networks and the paper's."""
-    table, plan = costs(evidence.rows), evidence.params.profiling
-    spread = evidence.rows.query("metric == @metric + '_iqr'").groupby("method")["value"].mean()
-    cases = {"": "this study's networks", "/configuration=paper": "the paper's configuration, random weights"}
-    for suffix, networks in cases.items():
-        student = next((m for m in (TAUGHT + suffix, "student" + suffix) if m in table.index), None)
-        same = [m.removesuffix(suffix) for m in table.index if m.partition("/")[2] == suffix[1:]]
-        base = (clip(same) if than == "clip" else than) + suffix
+    cases = {None: "this study's networks", "paper": "the paper's configuration, random weights"}
+    for configuration, networks in cases.items():
+        rows = configured(results.rows, configuration)
+        table = costs(rows)
+        student = next((method for method in (TAUGHT, "student") if method in table.index), None)
+        base = clip(table.index) if than == "clip" else than
         if student is None or base not in table.index:
             yield _open(f"{networks}: not measured by this study")
             continue
         small, large = table.loc[student, metric], table.loc[base, metric]
         low = high = np.nan
         shown = [f"{x / 1e6:.3g} M" if metric == "parameters" else f"{x:.3g} ms" for x in (small, large)]
-        detail = f"{networks}: {shown[0]} against {shown[1]} ({label(base.removesuffix(suffix))})"
+        detail = f"{networks}: {shown[0]} against {shown[1]} ({label(base)})"
+        spread = rows[rows["metric"] == f"{metric}_iqr"].groupby("method")["value"].mean()
+        runs = results.provenance["costs"].get(configuration or "", {}).get("runs")  # those that were timed
         if student in spread.index and base in spread.index:
-            runs = plan.paper.runs if suffix and plan.paper else plan.runs
+            detail += f", {measured_on(results.provenance)}"
+        if runs and student in spread.index and base in spread.index:
             relative = MEDIAN / np.sqrt(runs) * np.hypot(spread[student] / small, spread[base] / large)
-            low, high = (100 * (1 - small / large * (1 + 1.96 * way * relative)) for way in (1, -1))
-            detail += f", {evidence.machine}, 95 % interval from the runs' interquartile ranges"
+            low, high = (100 * (1 - small / large * (1 + 1.96 * sign * relative)) for sign in (1, -1))
+            detail += f", 95 % interval from the interquartile ranges of {runs} runs"
         measured = 100 * (1 - small / large)
         holds = bool((measured if np.isnan(low) else low) >= float(claim.paper))
-        yield measured, low, high, holds, detail + ("" if suffix else evidence.stand_ins)
+        yield measured, low, high, holds, detail + ("" if configuration else _stand_ins(results))
 
 
-def _falls(evidence: Evidence, claim: Claim, conventional: str, relative: bool) -> Iterator[tuple]:
+def _falls(results: Results, claim: Claim, conventional: str, relative: bool) -> Iterator[tuple]:
     """How much more another method's mAP falls across domains than the distilled student's."""
-    names, rows = datasets(evidence.rows), evidence.rows
+    names, rows = datasets(results.rows), results.rows
     crossed = [(train, test) for train in names for test in names if train != test]
     if not crossed:
         yield _open("one data set, so nothing to cross")
     for train, test in crossed:
-        where = f"{evidence.data(train)} → {evidence.data(test)}"
-        other = best_expert(rows, test) if conventional == "best expert" else conventional
+        where = f"{_data(results, train)} → {_data(results, test)}"
+        other = best_expert(rows, test) if conventional == BEST else conventional
         cells = [(m, t, test) for m in (other, TAUGHT) for t in (train, test)]
         fall = lambda there, home: 1 - there / home if relative else home - there  # noqa: B023, E731
-        found = compare(rows, evidence.evaluations, lambda a, b, c, d: fall(a, b) - fall(c, d), cells)  # noqa: B023
+        found = compare(rows, results.evaluations, lambda a, b, c, d: fall(a, b) - fall(c, d), cells)  # noqa: B023
         if found is None:
             yield _open(f"{where}: the study has not both {label(other)} and {label(TAUGHT)}")
             continue
-        ours, theirs = (compare(rows, evidence.evaluations, fall, pair) for pair in (cells[2:], cells[:2]))
+        ours, theirs = (compare(rows, results.evaluations, fall, pair) for pair in (cells[2:], cells[:2]))
         unit = "%" if relative else "points"
         detail = f"{label(TAUGHT)} falls by {100 * ours.mean:.1f} {unit}, {label(other)} by {100 * theirs.mean:.1f}; "
-        yield *_scaled(found), evidence.basis(where, found, detail)
+        yield *_scaled(found), _basis(results, where, found, detail)
 
 
 ABOVE = "the 95 % interval is above 0"
@@ -207,13 +199,13 @@ CLAIMS = (
           "1 − parameters of student / of the CLIP expert or its stand-in", "at least 92",
           partial(_reductions, metric="parameters", than="clip")),
     Claim("4a", "The MoE helps: it beats its best expert (mAP, points)", "> 0", "mAP of moe:soft − best single expert",
-          ABOVE, partial(_gains, better="moe:soft", worse="expert:best")),
+          ABOVE, partial(_gains, better="moe:soft", worse=BEST)),
     Claim("4b", "KD helps: a student taught by the best expert beats the student alone (mAP, points)", "> 0",
           "mAP of student+kd:<best expert> − student", ABOVE,
-          partial(_gains, better="student+kd:best", worse="student")),
+          partial(_gains, better=TAUGHT_BY_BEST, worse="student")),
     Claim("4c", "Together they help more: the MoE teaches better than the best expert (mAP, points)", "> 0",
           "mAP of student+kd:moe − student+kd:<best expert>, which is the interaction of MoE and KD", ABOVE,
-          partial(_gains, better=TAUGHT, worse="student+kd:best")),
+          partial(_gains, better=TAUGHT, worse=TAUGHT_BY_BEST)),
     Claim("4d", "MoE-KD's student beats the student alone (mAP, points)", "> 0", "mAP of student+kd:moe − student",
           ABOVE, partial(_gains, better=TAUGHT, worse="student")),
     *(Claim(f"5{letter}", f"Across domains mAP falls less with MoE-KD than with {name} ({unit})", "12.9 against 15.3",
@@ -221,8 +213,8 @@ CLAIMS = (
             + (", relative to it" if relative else ""),
             ABOVE, partial(_falls, conventional=other, relative=relative))
       for letter, other, name, relative, unit in (
-          ("a", "best expert", "the best fine-tuned expert", False, "points"),
-          ("b", "best expert", "the best fine-tuned expert", True, "relative, %"),
+          ("a", BEST, "the best fine-tuned expert", False, "points"),
+          ("b", BEST, "the best fine-tuned expert", True, "relative, %"),
           ("c", "student", "the student without KD", False, "points"),
           ("d", "student", "the student without KD", True, "relative, %"))),
 )  # fmt: skip

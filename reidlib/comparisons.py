@@ -1,7 +1,7 @@
 """What one method has over another, with intervals over queries and seeds.
 
-Everything is made of `rows` (of results.csv) and `evaluations` (AP of each query), see `results.read` and
-`results.read_evaluations`; in a notebook that has just made its rows, `results.evaluations(study, rows)`.
+Everything is made of `rows` (of results.csv) and `evaluations` (AP of each query): those of `results.Results`, or, in a
+notebook that has just made its rows, `gathering.evaluations(study, rows)`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.results import datasets
+from reidlib.methods import TAUGHT, Expert, parse
+from reidlib.results import datasets, evaluated
 from reidlib.stats import bootstrap
 
-TAUGHT = "student+kd:moe"
 Evaluations = Mapping[str, np.ndarray]
 
 
@@ -61,12 +61,14 @@ def gain(rows: pd.DataFrame, evaluations: Evaluations, a: str, b: str, dataset: 
 def differences(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str], base: str) -> pd.DataFrame:
     """What each method has over `base` on each data set: method, dataset, mean, low, high (fractions of mAP), seeds."""
     found = {(m, d): gain(rows, evaluations, m, base, d) for d in datasets(rows) for m in methods}
-    lines = [(*what, *c[:4]) for what, c in found.items() if c is not None]
+    lines = [(*key, *c[:4]) for key, c in found.items() if c is not None]
     return pd.DataFrame(lines, columns=["method", "dataset", "mean", "low", "high", "seeds"])
 
 
-def falls(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str]) -> pd.DataFrame:
+def falls(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None) -> pd.DataFrame:
     """What each method loses on a data set it was not trained on.
+
+    methods: only these; None: all that were tested so.
 
     Returns:
         A row for each method, train, test; columns mAP (fraction), and with "_low" and "_high" each: points, what it is
@@ -79,7 +81,7 @@ def falls(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str]) 
     for (method, train, test), mAP in groups.items():
         there, home = (method, train, test), (method, test, test)
         points = compare(rows, evaluations, lambda t, h: h - t, [there, home])
-        if method not in methods or points is None:
+        if points is None or methods is not None and method not in methods:
             continue
         relative = compare(rows, evaluations, lambda t, h: 1 - t / h, [there, home])
         own = compare(rows, evaluations, lambda t, o: o - t, [there, (method, train, train)])
@@ -91,6 +93,12 @@ def falls(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str]) 
 
 def best_expert(rows: pd.DataFrame, dataset: str) -> str:
     """The single expert to beat: that of the highest mean mAP on the data set it was trained on, as "expert:<name>"."""
-    own = rows[rows["method"].str.fullmatch("expert:[^/]+") & (rows["metric"] == "mAP")]
-    own = own[(own["train_dataset"] == dataset) & (own["test_dataset"] == dataset)]
+    own = rows[(rows["train_dataset"] == dataset) & (rows["test_dataset"] == dataset) & (rows["metric"] == "mAP")]
+    own = own[own["method"].isin(evaluated(own, lambda method: isinstance(method, Expert)))]
     return own.groupby("method", sort=False)["value"].mean().idxmax()
+
+
+def kd_variants(rows: pd.DataFrame) -> list[str]:
+    """The evaluated variants of distillation from the MoE: other terms, another temperature, the teacher online."""
+    varied = {"terms", "temperature", "teacher"}
+    return evaluated(rows, lambda method: str(method.base) == TAUGHT and bool(method.changes().keys() & varied))

@@ -1,9 +1,9 @@
-"""What people read of a study: results/<study>/README.md, which GitHub shows, and a static site with the notebooks too.
+"""What people read of a study: a README.md, which GitHub shows, and a static site with the notebooks too.
 
-Both are made of what lies in results/<study>/ and the params file's words; nothing is computed here.
+Both are made of results and of the tables, figures and claims made of them; nothing is computed here. Where the results are
+marked, every page says so first.
 """
 
-import json
 import re
 import shutil
 import tempfile
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-if TYPE_CHECKING:  # a study's params and folders are all this needs: nothing that trains is loaded
-    from nbformat import NotebookNode
+from reidlib.results import Results, stand_ins
 
-    from reidlib.study import Study
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 SETTINGS = Path(__file__).parents[1] / "report"  # Sphinx's
 TABLES = {  # by file name, in the order on the page; others follow
@@ -55,43 +55,51 @@ WRAPPED = r'<\1\2 style="white-space: normal; min-width: 16rem">'
 VERDICTS = {"holds": "🟢", "does not hold": "🔴", "not measured": "⚪"}  # signs, for GitHub shows no coloured text
 
 
-def write_readme(study: "Study") -> Path:
-    """results/<study>/README.md: claims, tables and figures on one page, and what they come from. Returns its path."""
-    folder = study.results
-    # the report's own notebook writes this page, so its executed copy comes later
-    notebooks = [file for file in _notebooks(folder) if file.stem != "08_report"]
-    links = "\n".join(f"* [{file.stem}](notebooks/{file.name})" for file in notebooks)
-    lines = [*_front(study, lambda verdict: f"{VERDICTS[verdict]} {verdict}", ".png"),
+def write_readme(results: Results, folder: Path) -> Path:
+    """README.md of the tables, figures, notebooks and claims.csv in `folder`. Returns its path."""
+    links = "\n".join(f"* [{file.stem}](notebooks/{file.name})" for file in _notebooks(folder))
+    verdict = lambda word: f"{VERDICTS[word]} {word}"  # noqa: E731
+    lines = [*_front(results, folder, results.warning, verdict, ".png"),
              *["## The executed notebooks", links] * bool(links),
-             "## Where it comes from", *_provenance(folder)]  # fmt: skip
+             "## Where it comes from", *_provenance(results.provenance)]  # fmt: skip
     path = folder / "README.md"
     path.write_text("\n\n".join(lines) + "\n")
     return path
 
 
-def write_site(study: "Study") -> Path:
-    """results/<study>/report/: a static site of the same, with a page for each notebook. Returns its index.html.
+def write_site(results: Results, published: Path, made: Path, site: Path) -> Path:
+    """A static site of the same, with a page for each notebook, in the folder `site`. Returns its index.html.
 
+    published: the folder whose figures and notebooks are shown; made: one with tables, claims.csv and figures made anew of
+    `results`, which go before the published ones. Both stay as they are.
     Raises RuntimeError where Sphinx has anything to complain of; the former site stays then.
     """
     import nbformat  # these two here, for each takes a second and write_readme needs neither
     from sphinx.cmd.build import build_main
 
-    folder, site = study.results, study.results / "report"
     with tempfile.TemporaryDirectory() as scratch:
-        source, html = Path(scratch) / "source", Path(scratch) / "html"
+        shown, source, html = (Path(scratch) / name for name in ("shown", "source", "html"))
+        shown.mkdir()
+        ledger = made if (made / "claims.csv").is_file() else published  # with its tables: one may be gone for good
+        for folder, part in ((ledger, "tables"), (published, "figures"), (made, "figures"), (published, "notebooks")):
+            if (folder / part).is_dir():
+                shutil.copytree(folder / part, shown / part, dirs_exist_ok=True)
+        if (ledger / "claims.csv").is_file():
+            shutil.copy(ledger / "claims.csv", shown)
+        box = "\n".join(["```{warning}", *(f"* {mark}" for mark in results.marks), "```"]) if results.marks else ""
         (source / "notebooks").mkdir(parents=True)
-        if (folder / "figures").is_dir():
-            shutil.copytree(folder / "figures", source / "figures")
-        notebooks = _notebooks(folder)
+        if (shown / "figures").is_dir():
+            shutil.copytree(shown / "figures", source / "figures")
+        notebooks = _notebooks(shown)
         for file in notebooks:
-            nbformat.write(_for_readers(file), source / "notebooks" / file.name)
+            nbformat.write(_for_readers(file, box), source / "notebooks" / file.name)
         pages = [f"notebooks/{file.stem}" for file in notebooks] + ["provenance"]
         menu = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
         verdict = lambda word: f"[{word}]{{.verdict .{word.replace(' ', '-')}}}"  # noqa: E731
-        (source / "index.md").write_text("\n\n".join([*_front(study, verdict, ".svg"), menu]))
-        (source / "provenance.md").write_text("\n\n".join(["# Where it comes from", *_provenance(folder)]))
-        words = [f"-D{key}={study.params.title}" for key in ("project", "html_title")]
+        (source / "index.md").write_text("\n\n".join([*_front(results, shown, box, verdict, ".svg"), menu]))
+        origin = ["# Where it comes from", box, *_provenance(results.provenance)]
+        (source / "provenance.md").write_text("\n\n".join(origin))
+        words = [f"-D{key}={results.params.title}" for key in ("project", "html_title")]
         kept = ["-d", f"{scratch}/doctrees", "-c", str(SETTINGS)]
         if build_main(["-q", "-W", "--keep-going", *words, *kept, str(source), str(html)]):
             raise RuntimeError(f"{site} was not rebuilt; see above what Sphinx says")
@@ -100,14 +108,12 @@ def write_site(study: "Study") -> Path:
     return site / "index.html"
 
 
-def _front(study: "Study", verdict: Callable[[str], str], kind: str) -> list[str]:
-    """The front page's paragraphs, in Markdown. verdict: how one is written; kind: the figures' suffix."""
-    folder, note = study.results, study.params.note or ""
-    experts = study.params.experts.items()
-    stand_ins = [(name, e.encoder.name, e.stands_in_for) for name, e in experts if e.stands_in_for]
-    lines = [f"# {study.params.title}", note]
-    if stand_ins:
-        lines += ["## What stands in for what", _table(stand_ins, ["expert", "encoder", "stands in for"])]
+def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str], str], suffix: str) -> list[str]:
+    """The front page's paragraphs, in Markdown. verdict: how one is written; suffix: of the figures' files."""
+    note, experts = results.params.note or "", stand_ins(results.params)
+    lines = [f"# {results.params.title}", *[warning] * bool(warning), note]
+    if len(experts):
+        lines += ["## What stands in for what", _table(experts.to_numpy(), [*experts])]
     if (folder / "claims.csv").is_file():
         lines += ["## The paper's claims", *_claims(folder / "claims.csv", verdict)]
     tables = {file.stem: file.read_text() for file in sorted((folder / "tables").glob("*.md"))}
@@ -115,7 +121,7 @@ def _front(study: "Study", verdict: Callable[[str], str], kind: str) -> list[str
     for name in sorted(tables, key=lambda name: list(TABLES).index(name) if name in TABLES else len(TABLES)):
         # the note stands under every table, for whoever takes one elsewhere; here once is enough
         lines += [f"### {TABLES.get(name, name)}", tables[name].replace(f" {note}\n", "\n").strip()]
-    figures = sorted((folder / "figures").glob(f"*{kind}"))
+    figures = sorted((folder / "figures").glob(f"*{suffix}"))
     lines += ["## Figures"] * bool(figures)
     for heading, begins in FIGURES.items():
         own = [file for file in figures if file.stem.startswith(begins)]
@@ -143,13 +149,10 @@ def _number(text: str) -> str:
     return f"{float(text):.2f}".replace("-", "−") if text else ""
 
 
-def _provenance(folder: Path) -> list[str]:
-    """provenance.json: its plain facts in one table, then each collection of records in it, folded."""
-    file = folder / "provenance.json"
-    if not file.is_file():
-        return ["There is no provenance.json: run the study to its end."]
+def _provenance(provenance: dict) -> list[str]:
+    """Its plain facts in one table, then each collection of records in it, folded."""
     facts, collections = [], []
-    for key, value in json.loads(file.read_text()).items():
+    for key, value in provenance.items():
         if not (isinstance(value, dict) and value and all(isinstance(record, dict) for record in value.values())):
             facts.append((key, _plain(value)))
             continue
@@ -182,16 +185,22 @@ def _notebooks(folder: Path) -> list[Path]:
     return sorted((folder / "notebooks").glob("*.ipynb"))
 
 
-def _for_readers(file: Path) -> "NotebookNode":
-    """An executed notebook without progress bars, warnings, widgets; its title says what it was run for."""
+def _for_readers(file: Path, warning: str) -> "NotebookNode":
+    """An executed notebook without progress bars, warnings, widgets; its title says what it was run for.
+
+    warning: a paragraph in Markdown, put below the title.
+    """
     import nbformat
 
     notebook = nbformat.read(file, as_version=4)
     notebook.metadata.pop("widgets", None)  # they need a kernel, or scripts from a network
-    which = file.stem.partition("-")[2]
-    if which and notebook.cells and notebook.cells[0].source.startswith("# "):
-        title, line, rest = notebook.cells[0].source.partition("\n")
-        notebook.cells[0].source = f"{title}: {which}{line}{rest}"
+    run = file.stem.partition("-")[2]
+    if notebook.cells and notebook.cells[0].source.startswith("# "):
+        title, _, text = notebook.cells[0].source.partition("\n")
+        title = f"{title}: {run}" if run else title
+        notebook.cells[0].source = "\n\n".join([title, warning, text])
+    elif warning:
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(warning))
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata["tags"] = [TAGS.get(tag, tag) for tag in tags]

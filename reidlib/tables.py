@@ -1,33 +1,34 @@
 """The paper's tables and the study's: made of `rows` (of results.csv) and `evaluations`, written as CSV, Markdown, LaTeX.
 
-`rows` and `evaluations` are those of `results.read` and `results.read_evaluations`; in a notebook that has just made its
-rows, `results.evaluations(study, rows)`.
+`rows` and `evaluations` are those of `results.Results` or, in a notebook that has just made its rows, of
+`gathering.accuracy` and `gathering.evaluations`.
 """
 
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from pylatexenc.latexencode import UnicodeToLatexEncoder
 
-from reidlib.comparisons import TAUGHT, Evaluations, best_expert, by_seed, compare, falls, gain
-from reidlib.results import clip, costs, datasets, label, pairs, summary, title
-from reidlib.study import Study
-
-TEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "→": r"$\to$", "–": "--", "−": "$-$"})
+from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, falls, gain, kd_variants
+from reidlib.methods import TAUGHT, Expert, Moe, label, parse, taught_by
+from reidlib.results import Results, clip, configured, costs, datasets, evaluated, pairs, select, summary, title
 
 
 def main_table(
-    results: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"),
-    across: bool = False,
+    results: pd.DataFrame, methods: Sequence[str] | None = None,
+    metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"), across: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """A row a method; columns (data set, metric) in percent as "75.2 ± 1.1", the 95 % interval over the seeds.
 
+    methods: these, in this order; None: all but variants.
     across: also the methods tested on another data set than their training's, as "a → b".
     """
     rows = pairs(summary(results), across)
     names = list(dict.fromkeys(rows["pair"]))
-    rows = rows[rows["metric"].isin(metrics) & rows["method"].isin(methods)]
+    rows = select(rows, methods)[lambda t: t["metric"].isin(metrics)]
+    methods = list(rows["method"].unique()) if methods is None else methods
     half = 100 * (rows["high"] - rows["mean"])
     text = [f"{100 * m:.1f}" + ("" if np.isnan(h) else f" ± {h:.1f}") for m, h in zip(rows["mean"], half)]
     table = rows.assign(text=text).pivot(index="method", columns=["pair", "metric"], values="text")
@@ -41,27 +42,21 @@ def efficiency_table(results: pd.DataFrame, configuration: str | None = None) ->
 
     configuration: of the networks measured, e.g. "paper"; by default the study's own. Empty where none was measured.
     """
-    suffix = f"/configuration={configuration}" if configuration else ""
-    table = costs(results).join(_spread(results))
-    other = table.index.str.contains("/(?:configuration|size)=")
-    table = table[table.index.str.endswith(suffix) if suffix else ~other].rename(lambda m: m.removesuffix(suffix))
+    rows = select(configured(results, configuration))
+    spread = rows[rows["metric"] == "latency_ms_iqr"].groupby("method")["value"].mean()
+    table = costs(rows).assign(spread=spread)
     out = pd.DataFrame({
         "parameters (M)": table["parameters"] / 1e6, "MACs (G)": table["macs"] / 1e9,
-        "latency (ms)": table["latency_ms"], "latency IQR (ms)": table["latency_ms_iqr"],
+        "latency (ms)": table["latency_ms"], "latency IQR (ms)": table["spread"],
         "throughput (pictures/s)": table["throughput"], "memory (MB)": table["peak_memory_mb"],
         "file (MB)": table["file_mb"],
     }).map(digits)  # fmt: skip
-    for method, name in {"moe:soft": "MoE", clip(table.index): label(clip(table.index))}.items():
-        for metric, what in {"parameters": "parameters", "latency_ms": "time"}.items():
+    for method, name in {"moe:soft": "MoE", **{m: label(m) for m in [clip(table.index)] if m}}.items():
+        for metric, heading in {"parameters": "parameters", "latency_ms": "time"}.items():
             if method in table.index:
                 reduction = 100 * (1 - table[metric] / table.loc[method, metric])
-                out[f"{what} vs {name} (% less)"] = reduction.round(1)
+                out[f"{heading} vs {name} (% less)"] = reduction.round(1)
     return out.rename(index=label).rename_axis(index=None)
-
-
-def _spread(results: pd.DataFrame) -> pd.Series:
-    rows = results[results["metric"] == "latency_ms_iqr"]
-    return rows.groupby("method")["value"].mean().rename("latency_ms_iqr")
 
 
 def grid_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
@@ -74,7 +69,7 @@ def grid_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
     for dataset in datasets(rows):
         best = best_expert(rows, dataset)
         teachers = {f"{label(best)} (best)": best, "Uniform ensemble": "moe:uniform", "MoE, soft gate": "moe:soft"}
-        kd = {teacher: f"student+kd:{_taught_by(teacher)}" for teacher in teachers.values()}
+        kd = {teacher: str(taught_by(teacher)) for teacher in teachers.values()}
         at = lambda *methods: [(m, dataset, dataset) for m in methods]  # noqa: B023, E731
         mAP = lambda method: _percent(by_seed(rows, method, dataset, dataset))  # noqa: B023, E731
         of = lambda a, b: _points(gain(rows, evaluations, a, b, dataset))  # noqa: B023, E731
@@ -88,17 +83,12 @@ def grid_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns).set_index("").rename_axis(index=None)
 
 
-def _taught_by(teacher: str) -> str:
-    """The teacher's name in a student's: "moe:soft" -> "moe", "expert:clip" -> "clip"."""
-    return {"moe:soft": "moe", "moe:uniform": "uniform"}.get(teacher, teacher.partition(":")[2])
-
-
 def gates_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
     """Experts and ways to combine them: mAP, what each has over the uniform ensemble in points, and what it costs.
 
     "moe:top1/expert=..." is the top-1 gate overruled: every picture goes to that expert.
     """
-    methods = _like(rows, "(expert|moe):[^/]+(/expert=[^/]+)?")
+    methods = evaluated(rows, lambda method: isinstance(method, Expert | Moe))
     table = _beside(rows, evaluations, dict.fromkeys(methods, "moe:uniform"), "vs uniform")
     return _with_costs(table, rows, methods)
 
@@ -108,7 +98,7 @@ def kd_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
 
     Empty where the study has none.
     """
-    variants = _like(rows, re.escape(TAUGHT) + "/(terms|temperature|teacher)=[^/]+")
+    variants = kd_variants(rows)
     methods = ["student", TAUGHT, *variants] if variants else []
     return _beside(rows, evaluations, dict.fromkeys(methods, TAUGHT), "vs base")
 
@@ -118,20 +108,15 @@ def sizes_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
 
     Empty where the study has one size.
     """
-    methods = _like(rows, r"student(\+kd:moe)?(/size=[^/]+)?") if _like(rows, ".*/size=.*") else []
-    alone = {method: method.replace(TAUGHT, "student") for method in methods}
+    students = evaluated(rows, lambda m: str(m.base) in ("student", TAUGHT) and m.changes().keys() <= {"size"})
+    methods = students if any(parse(m).size for m in students) else []
+    alone = {method: str(replace(parse(method), taught_by=None)) for method in methods}
     return _with_costs(_beside(rows, evaluations, alone, "what KD adds"), rows, methods)
-
-
-def _like(rows: pd.DataFrame, pattern: str) -> list[str]:
-    """The methods whose accuracy was measured and whose name is like `pattern`."""
-    methods = rows.loc[rows["metric"] == "mAP", "method"].unique()
-    return [method for method in methods if re.fullmatch(pattern, method)]
 
 
 def _beside(rows: pd.DataFrame, evaluations: Evaluations, bases: dict[str, str], name: str) -> pd.DataFrame:
     """A row a method (a key of `bases`): mAP and the difference to its base, on each data set that has variants."""
-    variants = {method for method in bases if "/" in method}
+    variants = {method for method in bases if parse(method).changes()}
     columns = {}
     for dataset in datasets(rows[rows["method"].isin(variants or bases)]):
         gains = {m: gain(rows, evaluations, m, base, dataset) for m, base in bases.items() if m != base}
@@ -149,7 +134,9 @@ def _with_costs(table: pd.DataFrame, rows: pd.DataFrame, methods: Sequence[str])
     return table
 
 
-def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str]) -> pd.DataFrame:
+def cross_domain_table(
+    rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Each method on data sets it wasn't trained on: its mAP there and, with intervals, its fall.
 
     The fall is against the same method trained on that data set, in points and relative, and against its own mAP on the
@@ -160,7 +147,7 @@ def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations, methods: Se
         home = by_seed(rows, line["method"], line["test"], line["test"])
         there = by_seed(rows, line["method"], line["train"], line["test"])
         falls_by = ("points", "relative", "own")
-        texts = [_points([line[f"{kind}{end}"] for end in ("", "_low", "_high")]) for kind in falls_by]
+        texts = [_points([line[f"{fall}{end}"] for end in ("", "_low", "_high")]) for fall in falls_by]
         lines.append((label(line["method"]), line["train"], line["test"], _percent(there), _percent(home), *texts))
     columns = ["method", "trained on", "tested on", "mAP (%)", "trained on the target (%)", "fall (points)", "fall (%)",
                "fall from its own test set (points)"]  # fmt: skip
@@ -189,23 +176,24 @@ def digits(value: float) -> float:
 
 
 def write_table(
-    study: Study, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True
+    results: Results, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True
 ) -> pd.DataFrame:  # fmt: skip
-    """results/<study>/tables/<name>.csv, .md and .tex, the latter two with caption and the study's note; -> `table`.
+    """tables/<name>.csv, .md and .tex in `results.output`, the latter two with caption and the study's note; -> `table`.
 
     An empty table is not written, and a former one by its name is removed.
+    results: or a study, which knows its params and output too.
     own_networks: False where the numbers are not of the study's networks, so that title and note would mislead.
     """
-    whole = f"{title(study, caption)}. {study.params.note or ''}".strip()
-    caption = whole if own_networks else f"{caption}."
+    of_study = f"{title(results.params, caption)}. {results.params.note or ''}".strip()
+    caption = of_study if own_networks else f"{caption}."
     flat = table.copy()
     flat.columns = [" ".join(map(str, c)) if isinstance(c, tuple) else c for c in table.columns]
-    folder = study.results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = results.output / "tables"
     if table.empty:
         for suffix in ("csv", "md", "tex"):
             (folder / f"{name}.{suffix}").unlink(missing_ok=True)
         return table
+    folder.mkdir(parents=True, exist_ok=True)
     flat.to_csv(folder / f"{name}.csv")
     flat = flat.map(lambda value: "" if pd.isna(value) else value)
     (folder / f"{name}.md").write_text(f"{caption}\n\n{flat.to_markdown(disable_numparse=True)}\n")
@@ -215,7 +203,10 @@ def write_table(
     return table
 
 
+_ENCODER = UnicodeToLatexEncoder(unknown_char_policy="keep", unknown_char_warning=False)
+
+
 def _tex(value):
     if isinstance(value, str):
-        return value.translate(TEX)
+        return _ENCODER.unicode_to_latex(value)
     return value if not isinstance(value, float) else "" if np.isnan(value) else f"{value:g}"

@@ -1,9 +1,13 @@
-"""Build a study's static site, results/<study>/report/, from its results: what `make report` does last."""
+"""Build a study's static site, results/<study>/report/, from its results: what `make report` does last.
+
+python scripts/report.py params/demo.yaml artifacts/demo/report     the latter: what notebook 08 has made of them
+"""
 
 import sys
+from pathlib import Path
 
-from reidlib import report
-from reidlib.study import open_study
+from reidlib import report, results
 
 if __name__ == "__main__":
-    print(f"Open {report.write_site(open_study(sys.argv[1]))}")
+    found = results.open_results(sys.argv[1])
+    print(f"Open {report.write_site(found, found.folder, Path(sys.argv[2]), found.folder / 'report')}")

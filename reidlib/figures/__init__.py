@@ -3,9 +3,9 @@
 from reidlib.figures.accuracy import ablation_bars, accuracy_bars, cmc_curves, cross_domain_heatmap
 from reidlib.figures.cost import efficiency_bars, pareto
 from reidlib.figures.insight import dataset_statistics, embedding_map, gate_weights, training_curves
-from reidlib.figures.look import save, write
 from reidlib.figures.overview import method_overview
 from reidlib.figures.pictures import captioned_sheet, paired_lists, ranked_lists, sample_sheet
+from reidlib.figures.style import save, write
 
 __all__ = [
     "ablation_bars", "accuracy_bars", "captioned_sheet", "cmc_curves", "cross_domain_heatmap", "dataset_statistics",

@@ -9,10 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reidlib.figures.look import INK, WIDTH, chosen, kind, line_looks, method_axis
-from reidlib.results import label, pairs, summary
+from reidlib.figures.style import INK, WIDTH, colour, line_styles, method_axis, styled
+from reidlib.methods import label, parse
+from reidlib.results import pairs, select, summary
 
 
+@styled
 def accuracy_bars(
     table: pd.DataFrame, metric: str = "mAP", across: bool = False, methods: Sequence[str] | None = None
 ) -> Figure:
@@ -22,7 +24,7 @@ def accuracy_bars(
     across: also the methods tested on another data set than their training's.
     methods: only these; None: all but variants ("student/size=small").
     """
-    table = chosen(table, methods)
+    table = select(table, methods)
     rows = pairs(_rows(table)[lambda t: t["metric"] == metric], across)
     shown, panels = list(rows["method"].unique()), rows["pair"].unique()
     size = (max(5.0, 1.9 + 2.9 * len(panels)), 0.8 + 0.27 * len(shown))
@@ -32,7 +34,7 @@ def accuracy_bars(
         own = rows[rows["pair"] == panel].set_index("method")
         places = [shown.index(method) for method in own.index]
         mean, low, high = (100 * own[c].to_numpy() for c in ("mean", "low", "high"))
-        axes.barh(places, mean, height=0.72, color=[kind(m) for m in own.index], alpha=0.75)
+        axes.barh(places, mean, height=0.72, color=[colour(m) for m in own.index], alpha=0.75)
         whiskers = np.nan_to_num([mean - np.maximum(low, 0), high - mean])
         axes.errorbar(mean, places, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
         tip = mean + whiskers[1]
@@ -49,6 +51,7 @@ def accuracy_bars(
     return figure
 
 
+@styled
 def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
     """What each change makes of mAP, in points: a panel a data set, the interval, a line at zero.
 
@@ -57,34 +60,35 @@ def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
     differences: columns method, mean, low, high (fractions, to the base), dataset.
     """
     shown, panels = list(differences["method"].unique()), differences["dataset"].unique()
-    base = {method.partition("/")[0] for method in shown if "/" in method}
-    same = len(base) == 1 and all("/" in method for method in shown)  # then the variant alone is name enough
-    names = [m.partition("/")[2].replace("=", " = ").replace("+", " + ") if same else label(m) for m in shown]
-    to = f"to {label(base.pop())}" if same else "to the base"
+    changes, bases = [parse(method).changes() for method in shown], {parse(method).base for method in shown}
+    same = len(bases) == 1 and all(changes)  # then the variant alone is name enough
+    names = [_change(change) for change in changes] if same else [label(method) for method in shown]
+    to = f"to {label(bases.pop())}" if same else "to the base"
     size = (min(WIDTH, 2.6 + 2.6 * len(panels)), 1.2 + 0.27 * len(shown) + 0.25 * bool(title))
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, panel in zip(grid[0], panels):
         axes.axvline(0, color=INK, lw=1)
         for row in differences[differences["dataset"] == panel].itertuples():
             mean, low, high, place = 100 * row.mean, 100 * row.low, 100 * row.high, shown.index(row.method)
-            look = {"color": kind(row.method), "mfc": kind(row.method) if low > 0 or high < 0 else "white"}
+            style = {"color": colour(row.method), "mfc": colour(row.method) if low > 0 or high < 0 else "white"}
             whiskers = np.nan_to_num([[mean - low], [high - mean]])
-            axes.errorbar(mean, place, xerr=whiskers, fmt="o", ms=6, mew=1.4, elinewidth=1.4, capsize=3, **look)
+            axes.errorbar(mean, place, xerr=whiskers, fmt="o", ms=6, mew=1.4, elinewidth=1.4, capsize=3, **style)
             axes.annotate(f"{mean:+.1f}".replace("-", "−"), (1.0, place), (3, 0), xycoords=axes.get_yaxis_transform(),
                           textcoords="offset points", va="center", fontsize=8)  # fmt: skip
-        for place, (above, below) in enumerate(zip(shown, shown[1:])):
-            if _varied(above) != _varied(below):  # another question begins
+        for place, (above, below) in enumerate(zip(changes, changes[1:])):
+            if above.keys() != below.keys():  # another question begins
                 axes.axhline(place + 0.5, color="#bbbbbb", lw=0.8)
         axes.set(title=panel)
         method_axis(axes, shown)
         axes.set_yticks(range(len(names)), names)
         axes.set_xlabel("\n".join(textwrap.wrap(f"difference in mAP {to} (points)", 72 // len(panels))))
     handles = [Line2D([], [], marker="o", ls="-", color=INK, mfc=face, mew=1.4) for face in (INK, "white")]
-    look = {"loc": "outside upper center", "ncols": 2, "title": title or None, "title_fontsize": 11}
-    figure.legend(handles, ["95 % interval leaves out 0", "includes 0"], **look)
+    style = {"loc": "outside upper center", "ncols": 2, "title": title or None, "title_fontsize": 11}
+    figure.legend(handles, ["95 % interval leaves out 0", "includes 0"], **style)
     return figure
 
 
+@styled
 def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[str] | None = None) -> Figure:
     """A map a method, all on one scale: the metric's mean over the seeds, in percent; bold: tested where trained.
 
@@ -93,7 +97,7 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
     """
     import seaborn as sns  # here, for it takes a second to import and no other figure needs it
 
-    rows = summary(chosen(results, methods)[lambda t: t["metric"] == metric])
+    rows = summary(select(results, methods)[lambda t: t["metric"] == metric])
     across = rows["train_dataset"] != rows["test_dataset"]
     rows = rows[rows["method"].isin(rows["method"][across])]
     if not len(rows):
@@ -118,8 +122,8 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
             dark = not np.isnan(value) and scale(value) < 0.6
             text = "–" if np.isnan(value) else f"{value:.1f}"
             weight = "bold" if trains[row] == tests[column] else "normal"
-            look = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
-            axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **look)
+            style = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
+            axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **style)
         axes.set_title("\n".join(textwrap.wrap(label(method), 22)), fontsize=9)
         axes.set_xticks(np.arange(len(tests)) + 0.5, tests, fontsize=8, rotation=0 if len(tests) < 3 else 30)
         axes.set_yticks(np.arange(len(trains)) + 0.5, [name.replace("+", "\n+ ") for name in trains], fontsize=8)
@@ -137,17 +141,18 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
     return figure
 
 
+@styled
 def cmc_curves(curves: dict[str, np.ndarray], title: str, ranks: int = 20) -> Figure:
     """CMC in percent over rank: the seeds' mean, in a band from the worst to the best seed.
 
     curves: for each method, fractions float [seeds, at least `ranks`].
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    for method, look in line_looks(list(curves)).items():
+    for method, style in line_styles(list(curves)).items():
         values = 100 * np.asarray(curves[method])[:, :ranks]
         places = np.arange(1, values.shape[1] + 1)
-        axes.plot(places, values.mean(0), label=label(method), **look)
-        axes.fill_between(places, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
+        axes.plot(places, values.mean(0), label=label(method), **style)
+        axes.fill_between(places, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0)
     axes.set(title=title, xlabel="rank k", ylabel="queries with a match among the first k (%)", xlim=(1, ranks))
     axes.set_xticks([1, *range(5, ranks + 1, 5)])
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3.2)
@@ -158,6 +163,5 @@ def _rows(table: pd.DataFrame) -> pd.DataFrame:
     return summary(table) if "value" in table else table
 
 
-def _varied(method: str) -> str:
-    """ "student/size=small" -> "size" """
-    return method.partition("/")[2].partition("=")[0]
+def _change(changes: dict[str, str]) -> str:
+    return ", ".join(f"{what} = {value.replace('+', ' + ')}" for what, value in changes.items())

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import OffsetFrom
 from matplotlib.ticker import LogLocator
 
-from reidlib.figures.look import INK, MARKERS, WIDTH, chosen, kind, method_axis, short_number, which
-from reidlib.results import costs, label, pairs, summary
+from reidlib.figures.style import INK, MARKERS, WIDTH, colour, method_axis, short_number, styled
+from reidlib.methods import label, parse
+from reidlib.results import costs, pairs, select, summary
 
 
+@styled
 def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
     """Accuracy over latency and over parameters, a row of panels a data set; the Pareto front is a line.
 
@@ -22,11 +24,11 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
 
     table: the results, with costs.
     """
-    kept = ~table["method"].str.contains("/") | table["method"].str.contains("/size=")
-    cost, rows = costs(table[kept]), pairs(summary(table[kept & (table["metric"] == metric)]))
+    changes = {method: parse(method).changes() for method in table["method"].unique()}
+    kept = select(table, [method for method, change in changes.items() if change.keys() <= {"size"}])
+    cost, rows = costs(kept), pairs(summary(kept[kept["metric"] == metric]))
     for method in rows["method"].unique():
-        size = method.partition("/")[2]
-        twins = [twin for twin in cost.index if size and twin.endswith(f"/{size}")]
+        twins = [twin for twin in cost.index if changes[method] and changes[twin] == changes[method]]
         if method not in cost.index and twins:
             cost.loc[method] = cost.loc[twins[0]]
     rows = rows[rows["method"].isin(cost.index)]
@@ -47,9 +49,9 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
             whiskers = np.nan_to_num([mean - low, high - mean])
             axes.errorbar(x, mean, yerr=whiskers, fmt="none", ecolor=INK, elinewidth=0.6, alpha=0.5, zorder=1)
             for method, filled in zip(own.index, front):
-                look = {"marker": MARKERS.get(which(method), "o"), "mec": kind(method), "mew": 1.4, "ms": 7}
-                face = kind(method) if filled else "white"
-                axes.plot(x[method], mean[method], ls="", mfc=face, zorder=3, label=method, **look)
+                style = {"marker": MARKERS[parse(method).kind], "mec": colour(method), "mew": 1.4, "ms": 7}
+                face = colour(method) if filled else "white"
+                axes.plot(x[method], mean[method], ls="", mfc=face, zorder=3, label=method, **style)
             axes.set(xscale="log", xlabel=text)
             axes.margins(0.12, 0.1)
             axes.minorticks_off()
@@ -62,24 +64,25 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
         bottom, top = left.get_ylim()
         for method, height in zip(own.index, _apart((mean.to_numpy() - bottom) / (top - bottom), len(own) + 1)):
             _named(names, (left, right), method, height, [cost[c][method] for c in axis], mean[method])
-    said = "Pareto front: no method is both better and cheaper than these, which are filled"
-    figure.legend([grid[0, 0].lines[0]], [said], loc="outside upper center")
+    text = "Pareto front: no method is both better and cheaper than these, which are filled"
+    figure.legend([grid[0, 0].lines[0]], [text], loc="outside upper center")
     return figure
 
 
+@styled
 def efficiency_bars(efficiency: pd.DataFrame, methods: Sequence[str] | None = None) -> Figure:
     """Parameters, MACs and latency of each method, side by side on log scales.
 
     efficiency: results, or rows of `profiling.profile`. methods: only these; None: all but variants.
     """
-    table = costs(chosen(efficiency, methods))
+    table = costs(select(efficiency, methods))
     panels = {"parameters": "parameters", "macs": "MACs per picture", "latency_ms": "latency of one picture (ms)"}
     figure, grid = plt.subplots(1, 3, figsize=(8, 0.8 + 0.27 * len(table)), sharey=True)
     for axes, (metric, name) in zip(grid, panels.items()):
         values = table[metric]
         for place, (method, value) in enumerate(values.items()):
             # dots: the length of a bar means nothing where the axis has no zero
-            axes.plot(value, place, "o", ms=8, color=kind(method))
+            axes.plot(value, place, "o", ms=8, color=colour(method))
             axes.annotate(short_number(value), (value, place), (8, 0), textcoords="offset points", va="center", fontsize=8)
         low, high = values.min(), values.max()
         axes.set(xscale="log", xlabel=name, xlim=(low / 1.5, high * 1.5 * (1.5 * high / low) ** 0.45))
@@ -92,17 +95,17 @@ def efficiency_bars(efficiency: pd.DataFrame, methods: Sequence[str] | None = No
 
 def _named(names: plt.Axes, beside: Sequence[plt.Axes], method: str, height: float, x: Sequence[float], y) -> None:
     """The method's name between two panels, with a line to its point in each."""
-    look = {"ha": "center", "va": "center", "fontsize": 8}
-    text = names.text(0.5, height, _short_name(method), transform=names.transAxes, **look)
+    style = {"ha": "center", "va": "center", "fontsize": 8}
+    text = names.text(0.5, height, _short_name(method), transform=names.transAxes, **style)
     text.set_in_layout(False)
     for axes, cost, edge, gap in zip(beside, x, (0, 1), (-2, 2)):
-        line = {"arrowstyle": "-", "color": kind(method), "lw": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
+        line = {"arrowstyle": "-", "color": colour(method), "lw": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
         start = {"xytext": (gap, 0), "textcoords": OffsetFrom(text, (edge, 0.5), "points")}
         axes.annotate("", (cost, y), **start, arrowprops=line).set_in_layout(False)
 
 
 def _short_name(method: str) -> str:
-    return label(method).replace(", size = ", ", ")
+    return ", ".join([label(parse(method).base), *parse(method).changes().values()])
 
 
 def _front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Figures of what is in the data and what networks make of it: statistics, training, gate, embeddings."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,15 +9,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reidlib.data import Dataset
-from reidlib.figures.look import INK, LINES, PALETTE, WIDTH
-from reidlib.results import label
-from reidlib.retrieval import EmbeddingSet
+from reidlib.figures.style import INK, LINES, PALETTE, WIDTH, styled
+from reidlib.methods import Expert, label
+
+if TYPE_CHECKING:  # they load torch, which no figure needs
+    from reidlib.data import Dataset
+    from reidlib.retrieval import EmbeddingSet
 
 SHAPES = "os^DvPX*<>hp"  # of identities
 
 
-def dataset_statistics(datasets: dict[str, Dataset]) -> Figure:
+@styled
+def dataset_statistics(datasets: "dict[str, Dataset]") -> Figure:
     """For each data set: how many training pictures an identity has, and how many pictures each camera took."""
     figure, grid = plt.subplots(len(datasets), 2, figsize=(WIDTH, 2.5 * len(datasets)), squeeze=False)
     for (name, dataset), (left, right) in zip(datasets.items(), grid):
@@ -31,8 +35,8 @@ def dataset_statistics(datasets: dict[str, Dataset]) -> Figure:
         cameras = sorted(set().union(*splits.values()))
         for (split, camid), place, hatch in zip(splits.items(), (0, 1, 9), ("", "///", "")):
             count = camid.value_counts().reindex(cameras, fill_value=0).to_numpy()
-            look = {"color": PALETTE[place], "edgecolor": "white", "hatch": hatch}
-            right.bar(range(len(cameras)), count, bottom=bottom, label=split, **look)
+            style = {"color": PALETTE[place], "edgecolor": "white", "hatch": hatch}
+            right.bar(range(len(cameras)), count, bottom=bottom, label=split, **style)
             bottom = bottom + count
         right.set(title=f"{name}: cameras", xlabel="camera", ylabel="pictures", xticks=range(len(cameras)))
         right.set_xticklabels(cameras, fontsize=9 if len(cameras) <= 10 else 7)
@@ -42,6 +46,7 @@ def dataset_statistics(datasets: dict[str, Dataset]) -> Figure:
     return figure
 
 
+@styled
 def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     """Loss over epochs, and a panel for each of its terms where there are several.
 
@@ -57,8 +62,8 @@ def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     for axes, term in zip(grid.flat, terms):
         for place, (name, history) in enumerate(histories.items()):
             if term in history:
-                look = {"color": PALETTE[place % len(PALETTE)], "linestyle": LINES[place % len(LINES)]}
-                axes.plot(history["epoch"], history[term], label=name, **look)
+                style = {"color": PALETTE[place % len(PALETTE)], "linestyle": LINES[place % len(LINES)]}
+                axes.plot(history["epoch"], history[term], label=name, **style)
         axes.set(title="loss, all terms" if term == "loss" and len(terms) > 1 else term, xlabel="epoch")
         axes.set_ylabel("loss" if axes is grid[axes.get_subplotspec().rowspan.start, 0] else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -66,6 +71,7 @@ def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+@styled
 def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str | Sequence[str] = "camid") -> Figure:
     """How the gate's weight of the first expert is spread, over all pictures and by group.
 
@@ -78,9 +84,9 @@ def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str | Sequen
             raise ValueError(f"no column '{column}'; group by one of {', '.join(weights.columns.difference(experts))}")
     first, groups = weights[experts[0]], [weights.groupby(column)[experts[0]] for column in by]
     heights = [0.35 + 0.22 * group.ngroups for group in groups]
-    look = {"figsize": (WIDTH, max(2.8, 0.6 + sum(heights) + 0.2 * len(by)))}
-    look |= {"width_ratios": (1, 1.5), "height_ratios": heights}
-    figure, panels = plt.subplot_mosaic([["", column] for column in by], **look)
+    size = (WIDTH, max(2.8, 0.6 + sum(heights) + 0.2 * len(by)))
+    ratios = {"width_ratios": (1, 1.5), "height_ratios": heights}
+    figure, panels = plt.subplot_mosaic([["", column] for column in by], figsize=size, **ratios)
     left = panels.pop("")
     left.hist(first, bins=np.linspace(0, 1, 41), color=PALETTE[0])
     left.axvline(first.mean(), color=INK, ls="--", lw=1.2)
@@ -103,11 +109,12 @@ def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str | Sequen
     for axes in (left, *panels.values()):
         axes.set(xlim=(-0.01, 1.01))
     for axes in (left, panels[by[-1]]):
-        axes.set(xlabel=f"weight of the {label(f'expert:{experts[0]}')}")
+        axes.set(xlabel=f"weight of the {label(Expert(name=experts[0]))}")
     return figure
 
 
-def embedding_map(panels: dict[str, EmbeddingSet], ids: int = 12, seed: int = 0) -> Figure:
+@styled
+def embedding_map(panels: "dict[str, EmbeddingSet]", ids: int = 12, seed: int = 0) -> Figure:
     """t-SNE (van der Maaten and Hinton 2008) of some identities' embeddings, a panel a method; shape tells identity.
 
     panels: the same pictures, such as the gallery, as each method embeds them. Junk and distractors are left out, and
@@ -124,10 +131,10 @@ def embedding_map(panels: dict[str, EmbeddingSet], ids: int = 12, seed: int = 0)
     known = pids[counts > 1]
     if min(len(known), ids) < 2:
         raise ValueError(f"a map needs at least 2 identities with 2 pictures; there are {len(known)}, asked for {ids}")
-    chosen = np.sort(np.random.default_rng(seed).permutation(known)[:ids])
-    places = np.flatnonzero(np.isin(first.pid, chosen))
+    drawn = np.sort(np.random.default_rng(seed).permutation(known)[:ids])
+    places = np.flatnonzero(np.isin(first.pid, drawn))
     # neighbours that t-SNE reckons with: more than an identity has, or tight clusters drift apart without end
-    perplexity = min(max(12, len(places) / len(chosen)), 30, (len(places) - 1) / 3)
+    perplexity = min(max(12, len(places) / len(drawn)), 30, (len(places) - 1) / 3)
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     rows = -(-len(panels) // columns)
     side = WIDTH / max(columns, 2)
@@ -140,14 +147,14 @@ def embedding_map(panels: dict[str, EmbeddingSet], ids: int = 12, seed: int = 0)
         features = own.features[places].cpu().numpy()
         unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)  # distances are cosines'
         fitted = TSNE(perplexity=perplexity, init="pca", method="exact", random_state=seed).fit_transform(unit)
-        for i, pid in enumerate(chosen):
-            look = {"marker": SHAPES[i % len(SHAPES)], "color": colours[i % len(colours)]}
+        for i, pid in enumerate(drawn):
+            style = {"marker": SHAPES[i % len(SHAPES)], "color": colours[i % len(colours)]}
             shown = fitted[own.pid[places] == pid]
-            axes.scatter(*shown.T, s=26, edgecolor=INK, linewidth=0.4, label=f"pid {pid}", **look)
+            axes.scatter(*shown.T, s=26, edgecolor=INK, linewidth=0.4, label=f"pid {pid}", **style)
         axes.set(title=label(method), xticks=[], yticks=[])
         axes.margins(0.08)
         axes.spines[:].set(visible=True, color="#999999")  # a frame, not axes: directions and lengths mean nothing
     handles, names = grid[0, 0].get_legend_handles_labels()
-    look = {"ncols": min(6, len(names)), "fontsize": 8, "handletextpad": 0.1, "columnspacing": 1.2}
-    figure.legend(handles, names, loc="outside upper center", **look)
+    style = {"ncols": min(6, len(names)), "fontsize": 8, "handletextpad": 0.1, "columnspacing": 1.2}
+    figure.legend(handles, names, loc="outside upper center", **style)
     return figure

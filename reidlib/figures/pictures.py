@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,14 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from reidlib.answers import Disagreement
-from reidlib.figures.look import INK, RIGHT, WIDTH, WRONG
-from reidlib.results import label
+from reidlib.figures.style import INK, RIGHT, WIDTH, WRONG, styled
+from reidlib.methods import label
+
+if TYPE_CHECKING:  # it loads torch, which no figure needs
+    from reidlib.answers import Disagreement
 
 PICTURE = 96  # pixels of a shown picture's longer side
 GAP, WORDS = 0.08, 0.22  # inches between two pictures, and above a picture for a line of words
 
 
+@styled
 def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, height: float = 1.0) -> Figure:
     """A row of pictures for each of some random identities, sorted by camera, from as many cameras as possible.
 
@@ -26,11 +30,11 @@ def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, heig
     """
     rng = np.random.default_rng(seed)
     known = frame[frame["pid"] > 0]
-    chosen = np.sort(rng.permutation(known["pid"].unique())[:ids])
-    per_id = min(per_id, known["pid"].value_counts()[chosen].max())
+    drawn = np.sort(rng.permutation(known["pid"].unique())[:ids])
+    per_id = min(per_id, known["pid"].value_counts()[drawn].max())
     width, height = _cell(per_id, known["path"].iloc[0], height)
-    figure, axes = _sheet(per_id, width, len(chosen) * (height + WORDS))
-    for row, pid in enumerate(chosen):
+    figure, axes = _sheet(per_id, width, len(drawn) * (height + WORDS))
+    for row, pid in enumerate(drawn):
         own = known[known["pid"] == pid].sample(frac=1, random_state=rng)
         own = own.assign(turn=own.groupby("camid").cumcount()).sort_values("turn", kind="stable")[:per_id]
         own = own.sort_values("camid", kind="stable")
@@ -43,6 +47,7 @@ def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, heig
     return figure
 
 
+@styled
 def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
     """Pictures uint8 [N, 3, h, w] with their captions below."""
     width, words = WIDTH / columns, 0.55
@@ -55,6 +60,7 @@ def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int 
     return figure
 
 
+@styled
 def ranked_lists(
     query: pd.DataFrame, gallery: pd.DataFrame, order: np.ndarray, correct: np.ndarray, title: str = ""
 ) -> Figure:
@@ -72,25 +78,26 @@ def ranked_lists(
             words["left"] = {"text": f"AP {100 * asked['ap']:.0f} %"}
         _show(axes, asked["path"], box(0), INK, **words)
         for rank, (path, hit) in enumerate(zip(gallery["path"].iloc[order[row]], correct[row]), 1):
-            _show(axes, path, box(rank), **_ranked_look(rank, hit))
+            _show(axes, path, box(rank), **_ranked_style(rank, hit))
     figure.suptitle(title)
     return figure
 
 
-def paired_lists(comparison: Disagreement, height: float = 0.85) -> Figure:
+@styled
+def paired_lists(comparison: "Disagreement", height: float = 0.85) -> Figure:
     """Beside each query what two methods find, one above the other, ticked green or crossed red.
 
     height: of a picture, in inches, at most. Where there is no such query, the figure says so.
     """
     worse, better = map(label, comparison.lists)
-    said = [
+    caption = [
         f"First answer wrong by “{worse}”, right by “{better}”: {comparison.found} of {comparison.queries} queries",
         f"(the other way round: {comparison.reverse})",
     ]
     if not len(comparison.query):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.0))
         axes.set_axis_off()
-        axes.text(0.5, 0.5, "\n".join(said), ha="center", va="center")
+        axes.text(0.5, 0.5, "\n".join(caption), ha="center", va="center")
         return figure
     rows, k = next(iter(comparison.lists.values()))[0].shape
     asked, named = 0.85, 1.1  # inches for the query and for the methods' names
@@ -106,9 +113,9 @@ def paired_lists(comparison: Disagreement, height: float = 0.85) -> Figure:
             for rank, (found, hit) in enumerate(zip(order[row], correct[row])):
                 box = (rank * width + GAP / 2, row * pair + place * line + WORDS, width - GAP, height)
                 words = {} if rank else {"left": {"text": name, "fontsize": 8}}
-                _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_look(rank + 1, hit), **words)
+                _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_style(rank + 1, hit), **words)
     wide = int(13 * figure.get_figwidth())
-    figure.suptitle("\n".join(line for text in said for line in textwrap.wrap(text, wide)), fontsize=10)
+    figure.suptitle("\n".join(line for text in caption for line in textwrap.wrap(text, wide)), fontsize=10)
     return figure
 
 
@@ -147,11 +154,11 @@ def _show(
         "below": {"xy": (x + width / 2, y + height), "xytext": (0, -4), "ha": "center", "va": "top"},
         "left": {"xy": (x, y + height / 2), "xytext": (-5, 0), "ha": "right", "va": "center"},
     }
-    for place, look in words.items():
-        axes.annotate(**{"textcoords": "offset points", **places[place], **look})
+    for place, style in words.items():
+        axes.annotate(**{"textcoords": "offset points", **places[place], **style})
 
 
-def _ranked_look(rank: int, hit: bool) -> dict:
+def _ranked_style(rank: int, hit: bool) -> dict:
     """Frame and words of an answer: a number, ticked green or crossed red."""
     colour = RIGHT if hit else WRONG
     return {

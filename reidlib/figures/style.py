@@ -1,30 +1,31 @@
-"""One look for all figures, and how they become files.
+"""One style for all figures, and how they become files.
 
-A method's colour says what kind it is, its line which of its kind; right or wrong is never told by colour alone.
+A method's colour tells its kind, its line the one of its kind; right or wrong is never told by colour alone.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from PIL import Image
 
-from reidlib.results import label, title
-from reidlib.study import Study
+from reidlib.methods import label, parse
+from reidlib.results import Results, title
 
 # seaborn's "colorblind"
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"]
-KINDS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student": PALETTE[4], "student+kd": PALETTE[2]}
-MARKERS = {"pixels": "X", "expert": "s", "moe": "D", "student": "o", "student+kd": "^"}  # by kind, as the colours
+COLOURS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student": PALETTE[4], "student+kd": PALETTE[2]}  # by kind of method
+MARKERS = {"pixels": "X", "expert": "s", "moe": "D", "student": "o", "student+kd": "^"}
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
 WIDTH = 7.5  # inches of a figure
 GREY = ".15"
-plt.rcParams.update({  # importing this module sets the look of all figures, which is seaborn's "ticks" with changes
+STYLE = {  # seaborn's "ticks" with changes
     "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
     "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
     "lines.solid_capstyle": "round", "patch.edgecolor": "w", "patch.force_edgecolor": True,
@@ -33,30 +34,36 @@ plt.rcParams.update({  # importing this module sets the look of all figures, whi
     "figure.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e5e5e5", "svg.hashsalt": "reidlib",
     "image.composite_image": False,  # or SVG would have pictures at 72 dpi
-})  # fmt: skip
+}  # fmt: skip
 
 
-def kind(method: str) -> str:
-    return KINDS.get(which(method), INK)
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """A function that draws a figure, drawing it in STYLE; matplotlib's own settings stay as they are."""
+
+    @wraps(draw)
+    def drawn(*args, **kwargs) -> Figure:
+        with plt.rc_context(STYLE):
+            figure = draw(*args, **kwargs)
+            for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+                axis.get_major_ticks(1)  # made when asked for, and styled as settings are then; others are copies of it
+                if not isinstance(axis.get_major_locator(), FixedLocator):  # then their number hangs on the labels' size
+                    axis.set_tick_params(labelsize=STYLE["xtick.labelsize"])
+            return figure
+
+    return drawn
 
 
-def which(method: str) -> str:
-    """ "student+kd:moe/size=small" -> "student+kd" """
-    return method.split("/")[0].partition(":")[0]
+def colour(method: str) -> str:
+    return COLOURS[parse(method).kind]
 
 
-def chosen(rows: pd.DataFrame, methods: Sequence[str] | None) -> pd.DataFrame:
-    """The rows of these methods; None: of all but the variants, which have figures of their own."""
-    return rows[rows["method"].isin(methods) if methods is not None else ~rows["method"].str.contains("/")]
-
-
-def line_looks(methods: Sequence[str]) -> dict[str, dict]:
+def line_styles(methods: Sequence[str]) -> dict[str, dict]:
     """Colour and dashes of each method."""
-    seen, looks = {}, {}
+    seen, styles = {}, {}
     for method in methods:
-        place = seen[kind(method)] = seen.get(kind(method), -1) + 1
-        looks[method] = {"color": kind(method), "linestyle": LINES[place % len(LINES)]}
-    return looks
+        place = seen[colour(method)] = seen.get(colour(method), -1) + 1
+        styles[method] = {"color": colour(method), "linestyle": LINES[place % len(LINES)]}
+    return styles
 
 
 def method_axis(axes: plt.Axes, methods: Sequence[str]) -> None:
@@ -72,19 +79,22 @@ def short_number(number: float) -> str:
     return f"{number / 1000**power:.3g} {['', 'k', 'M', 'G'][power]}".strip()
 
 
-def save(study: Study, name: str, figure: Figure) -> Figure:
-    """Write results/<study>/figures/<name>.png and .svg; the figure stays open, for the notebook to show.
+def save(results: Results, name: str, figure: Figure) -> Figure:
+    """Write figures/<name>.png and .svg in `results.output`; the figure stays open, for the notebook to show.
 
     It is signed with the study's title, which says where stand-ins are in the place of the paper's experts. Where the
-    study has publish_images: false, a figure that shows pictures goes to artifacts/<study>/figures instead.
+    study has publish_images: false, a figure that shows pictures goes to private/figures instead.
+    results: or a study, which knows its params and output too.
     """
     shows_pictures = any(axes.images for axes in figure.axes)
-    private = shows_pictures and not study.params.publish_images
-    folder = (study.artifacts.root if private else study.results) / "figures"
-    figure.supxlabel(title(study, name), x=0.995, ha="right", fontsize=7, color="#777777")
+    private = shows_pictures and not results.params.publish_images
+    folder = results.output / "private" / "figures" if private else results.output / "figures"
+    with plt.rc_context(STYLE):
+        figure.supxlabel(title(results.params, name), x=0.995, ha="right", fontsize=7, color="#777777")
     return write(figure, folder, name)
 
 
+@plt.rc_context(STYLE)
 def write(figure: Figure, folder: Path, name: str) -> Figure:
     """<folder>/<name>.png and .svg, the same bytes for the same figure."""
     folder.mkdir(parents=True, exist_ok=True)
