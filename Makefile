@@ -5,7 +5,7 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BASE_PYTHON ?= python3
 PYTHON = .venv/bin/python
 
-.PHONY: help install study report check test benchmark lab lock clean
+.PHONY: help install study report status check test benchmark lab lock clean
 
 help:
 	@echo "make study [STUDY=demo]   run a study to its end: params/<STUDY>.yaml -> results/<STUDY>/"
@@ -15,7 +15,8 @@ help:
 	@echo "make test                 the tests"
 	@echo "make benchmark            speed and memory beside peers: results/benchmarks/ (CASES=\"evaluation reranking\": only these)"
 	@echo "make install              build .venv from requirements.lock"
-	@echo "make clean [STUDY=demo]   forget what a study has made (artifacts/<STUDY>)"
+	@echo "make status [STUDY=demo]  what is finished, half done, missing or stale, and why"
+	@echo "make clean [STUDY=demo]   forget what a study alone has made"
 
 install: .venv/installed
 
@@ -27,15 +28,18 @@ install: .venv/installed
 	@touch $@
 
 study: check
-	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY) --rerun-incomplete --quiet rules
+	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY)
 	@echo "Done. Read results/$(STUDY)/README.md (tables and figures) or results/$(STUDY)/notebooks/ (the executed study);"
 	@echo "make report STUDY=$(STUDY) makes a site of them to browse."
 
-# from what lies in results/<STUDY> alone: neither data nor artifacts are needed
+# of what lies in results/<STUDY> alone: neither data nor artifacts are needed, and nothing that is published changes
 report: install
 	@test -f results/$(STUDY)/results.csv || { echo "results/$(STUDY)/results.csv is missing: run make study STUDY=$(STUDY) first" >&2; exit 1; }
-	@$(PYTHON) scripts/execute.py notebooks/08_report.ipynb artifacts/$(STUDY)/report/08_report.ipynb results/$(STUDY)/notebooks -p study params/$(STUDY).yaml
-	@$(PYTHON) scripts/report.py params/$(STUDY).yaml
+	@$(PYTHON) scripts/execute.py notebooks/08_report.ipynb artifacts/$(STUDY)/report/08_report.ipynb -p study params/$(STUDY).yaml
+	@$(PYTHON) scripts/report.py params/$(STUDY).yaml artifacts/$(STUDY)/report
+
+status: install
+	@$(PYTHON) scripts/status.py params/$(STUDY).yaml
 
 check: install
 	@$(PYTHON) scripts/check.py params/$(STUDY).yaml
@@ -53,5 +57,5 @@ lab: install
 lock:
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-header --no-emit-index-url -o requirements.lock
 
-clean:
-	rm -rf artifacts/$(STUDY)
+clean: install
+	@$(PYTHON) scripts/clean.py "$(STUDY)"

@@ -11,6 +11,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -50,32 +51,36 @@ def made(study: Study, notebook: str) -> Path:
     return study.root / "artifacts" / study.name / "made" / notebook
 
 
-def publish(study: Study) -> Path:
-    """Put results/<study>/ in place, whole. Returns it.
+def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
+    """Results, and what some executed notebooks have made, whole in `folder`.
 
-    Raises ValueError naming the parts that are missing or were made in another state: of other params, data or code.
+    Raises ValueError naming what is missing or was made in another state: of other params, data or code.
     """
     found = gather(study)
-    for name in notebooks(study):
-        record = made(study, name) / "made.json"
-        if not record.exists() or not (made(study, name) / f"{name}.ipynb").exists():
+    for name in parts:
+        if not (made(study, name) / f"{name}.ipynb").exists():
             raise ValueError(f"{study.name}: notebook {name} has not been executed; run make study STUDY={study.name}")
-        if json.loads(record.read_text())["state"] != state(study, name):
+        if json.loads((made(study, name) / "made.json").read_text())["state"] != state(study, name):
             raise ValueError(f"{study.name}: notebook {name} was executed with other params, data or code; "
                              f"run make study STUDY={study.name}")  # fmt: skip
-    target = study.root / "results" / study.name
-    draft = study.root / "artifacts" / study.name / "draft"
-    shutil.rmtree(draft, ignore_errors=True)
-    results.write(found, draft, study.root / "params" / f"{study.name}.yaml")
-    (draft / "notebooks").mkdir()
-    for name in notebooks(study):
+    shutil.rmtree(folder, ignore_errors=True)
+    results.write(found, folder, study.root / "params" / f"{study.name}.yaml")
+    (folder / "notebooks").mkdir()
+    for name in parts:
         for part in ("figures", "tables", "claims.csv"):
             source = made(study, name) / part
             if source.is_dir():
-                shutil.copytree(source, draft / part, dirs_exist_ok=True)
+                shutil.copytree(source, folder / part, dirs_exist_ok=True)
             elif source.exists():
-                shutil.copy(source, draft / part)
-        _copy_notebook(made(study, name) / f"{name}.ipynb", draft / "notebooks" / f"{name}.ipynb", study.params.publish_images)
+                shutil.copy(source, folder / part)
+        _copy_notebook(made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images)
+
+
+def publish(study: Study) -> Path:
+    """Put results/<study>/ in place, whole. Returns it. Raises as `assemble` does; what is published stays then."""
+    target = study.root / "results" / study.name
+    draft = study.root / "artifacts" / study.name / "draft"
+    assemble(study, draft, notebooks(study))
     report.write_readme(results.read(draft), draft)
     _exchange(draft, target)
     record = json.dumps(_hashes(target), indent=1)

@@ -5,20 +5,20 @@ import os
 import socket
 import sys
 
-from reidlib import params
+from reidlib.params import ParamsError
 
 
 def main(file: str) -> int:
+    _offline_if_cut_off()
+    from reidlib import check  # after the line above: the hub's client reads its settings when imported
+    from reidlib.study import open_study
+
     try:
-        params.load(file)
-    except params.ParamsError as error:
+        study = open_study(file)
+    except (ParamsError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
-    _offline_if_cut_off()
-    from reidlib.study import open_study  # after the line above: the hub's client reads its settings when imported
-
-    study = open_study(file)
-    problems = study.check()
+    problems = check.problems(study)
     for problem in problems:
         print(f"{study.name} can't run: {problem}", file=sys.stderr)
     if not problems:

@@ -1,4 +1,4 @@
-"""Gather a study's finished units into a folder: results.csv, evaluations.safetensors, params.yaml, provenance.json.
+"""Gather a study's finished units, and what its notebooks but the report have drawn, into a folder: what the report shows.
 
 python scripts/gather.py params/demo.yaml artifacts/demo/gathered
 """
@@ -6,19 +6,17 @@ python scripts/gather.py params/demo.yaml artifacts/demo/gathered
 import sys
 from pathlib import Path
 
-from reidlib import params, results
-from reidlib.gathering import gather
+from reidlib import publishing
 from reidlib.study import open_study
 
 
 def main(file: str, folder: str) -> int:
+    study = open_study(file)
     try:
-        found = gather(open_study(file))
+        publishing.assemble(study, Path(folder), publishing.notebooks(study)[:-1])
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    results.write(found, Path(folder), params.find(file))
-    print(f"{found.study}: {len(found.rows)} results of {found.rows['method'].nunique()} methods gathered")
     return 0
 
 

@@ -19,13 +19,14 @@ def main() -> None:
     study = open_study(args.study)
     accelerator = study.machine.accelerator()
     datasets = args.dataset or list(study.params.datasets)
-    with accelerator.main_process_first():  # one process draws or decodes the pictures, the others find them
+    with accelerator.main_process_first():  # one process draws and hashes the pictures, the others find them
         for dataset in datasets:
-            study.pixels(dataset, "train")
+            study.plan.data.bytes_hash(dataset, "train")
     for dataset in datasets:
         for seed in args.seed or study.params.seeds:
             for method in args.methods or study.methods[1:]:
-                study.model(method, dataset, seed)
+                if unit := study.plan.network(method, dataset, seed):
+                    study.store.make(unit)
                 accelerator.print(f"{method} on {dataset}, seed {seed}: trained by {processes.count()} processes or found")
     accelerator.end_training()
 

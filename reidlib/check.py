@@ -1,0 +1,70 @@
+"""Whether a study can run: everything that would fail later is looked for before time is spent."""
+
+import torch
+
+from reidlib import agenda, making, params
+from reidlib.data import DataError
+from reidlib.encoders import WeightsError, build
+from reidlib.study import Study
+
+
+def problems(study: Study) -> list[str]:
+    """All that is missing or wrong, a message each; empty where the study can run.
+
+    Data sets are opened, hashed and decoded (which is kept, so that it costs nothing later), every network is built with
+    its pretrained weights, recipes are held against the data, and the device is asked for.
+    """
+    return [*_device(study), *_data(study), *_networks(study), *_paper(study)]
+
+
+def _device(study: Study) -> list[str]:
+    if study.params.device == "cuda" and not torch.cuda.is_available():
+        return ["device: cuda, but torch finds no GPU here; set device to auto or cpu"]
+    return []
+
+
+def _data(study: Study) -> list[str]:
+    found = []
+    for name in [*study.params.datasets, *filter(None, [agenda.mixed(study.params)])]:
+        try:
+            for part in ("train", "query", "gallery"):
+                if "+" not in name or part == "train":
+                    making.load_pixels(study.plan.pixels(name, part), study.store)
+            identities = int(study.plan.data.labels(name).max()) + 1
+        except (DataError, ValueError) as error:
+            found += [f"data set '{name}': {error}"] if "+" not in name else []
+            continue
+        for place, recipe in _recipes(study).items():
+            if recipe.p > identities:
+                found.append(f"{place}.recipe.p is {recipe.p}, but data set '{name}' has {identities} training identities")
+    return found
+
+
+def _recipes(study: Study) -> dict:
+    wanted = {f"experts.{name}": expert.recipe for name, expert in study.params.experts.items()}
+    wanted |= {"moe": study.params.moe.recipe, "student": study.params.student.recipe}
+    return wanted | ({"moe.router": study.params.moe.router.recipe} if study.params.moe.router else {})
+
+
+def _networks(study: Study) -> list[str]:
+    wanted = {f"experts.{name}": expert.encoder for name, expert in study.params.experts.items()}
+    wanted["student"] = study.params.student.encoder
+    if study.params.moe.router:
+        wanted["moe.router"] = study.params.moe.router.encoder
+    if study.params.ablations:
+        wanted |= {f"ablations.sizes.{name}": encoder for name, encoder in study.params.ablations.sizes.items()}
+    found, size = [], next(iter(study.params.datasets.values())).size
+    for place, encoder in wanted.items():
+        try:
+            build(encoder, encoder.size or size, study.plan.weights_root)
+        except (WeightsError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            found.append(f"{place}: {error}")
+    return found
+
+
+def _paper(study: Study) -> list[str]:
+    try:
+        study.plan.costs("paper") if study.params.profiling.paper else None
+    except params.ParamsError as error:
+        return [f"profiling.paper: {error}"]
+    return []
