@@ -28,8 +28,13 @@ def state(study, notebook):
 
 
 def executed(name):
-    """Where a rule's notebook is executed to, and the state that decides whether it runs again."""
+    """Where a rule's notebook is executed to."""
     return MADE + f"{name}/{name}.ipynb"
+
+
+def parts(study):
+    """All executed notebooks of a study."""
+    return [f"artifacts/{study}/made/{name}/{name}.ipynb" for name in publishing.notebooks(STUDIES[study])]
 
 
 def run(parameters=""):
@@ -48,7 +53,7 @@ rule all:
     input:
         [f"artifacts/{name}/published" for name in STUDIES],
         # every part, or one that failed would not be missed where what is made of it is still there
-        [publishing.made(study, name) / f"{name}.ipynb" for study in STUDIES.values() for name in publishing.notebooks(study)],
+        [part for name in STUDIES for part in parts(name)],
 
 
 rule data:
@@ -168,7 +173,7 @@ rule report:
 
 rule publish:
     input:
-        lambda w: [publishing.made(STUDIES[w.study], name) / f"{name}.ipynb" for name in publishing.notebooks(STUDIES[w.study])],
+        lambda w: parts(w.study),
     output:
         "artifacts/{study}/published",
     params:

@@ -265,14 +265,14 @@ def expert_embeddings(unit: Unit, store: Store) -> list[np.ndarray]:
 
 
 def make_evaluation(unit: Unit, store: Store, folder: Path) -> dict[str, np.ndarray]:
-    """mAP, mINP (float64 [1]), cmc (float64 [ranks]), ap and pid of each query that counts."""
+    """What `retrieval.evaluate` finds: mAP, mINP (float64 [1]), cmc (float64 [ranks]), ap (float64 [n_valid]), valid."""
     sets = []
     for part in ("query", "gallery"):
         sets.append(EmbeddingSet(store.arrays(unit.parents[part])["embeddings"], *unit.given[part]))
     found = evaluate(*sets)
     return {
         "mAP": np.array([found.mAP]), "mINP": np.array([found.mINP]), "cmc": np.asarray(found.cmc, float),
-        "ap": np.asarray(found.ap, float), "pid": np.asarray(unit.given["query"][0])[found.valid],
+        "ap": np.asarray(found.ap, float), "valid": found.valid,
     }  # fmt: skip
 
 

@@ -27,25 +27,10 @@ from reidlib.losses import TERMS
 from reidlib.methods import Method, Moe, parse
 from reidlib.params import StudyParams
 from reidlib.plan import Plan
-from reidlib.retrieval import EmbeddingSet
+from reidlib.retrieval import EmbeddingSet, Evaluation
 from reidlib.sources import PROJECT, load_plugin
 from reidlib.training import Machine
-from reidlib.units import Store, Unit
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A method's evaluation by the Market-1501 protocol, as it is kept.
-
-    Attributes:
-        mAP, mINP: in [0, 1]; cmc: float [ranks]; ap: float [n], of each query that counts; pid: int [n], whose they are.
-    """
-
-    mAP: float
-    mINP: float
-    cmc: np.ndarray
-    ap: np.ndarray
-    pid: np.ndarray
+from reidlib.units import Store
 
 
 @dataclass(frozen=True)
@@ -196,6 +181,3 @@ def open_study(study: str | Path = "auto", overrides: list[str] = (), validation
     # a params file in another place than a project's params/ is one for this project
     root = path.parent.parent if path.parent.name == "params" else PROJECT
     return Study(path.stem, read, root, validation)
-
-
-__all__ = ["Evaluation", "Study", "Unit", "open_study", "output_folder"]
