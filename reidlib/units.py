@@ -67,7 +67,8 @@ class Unit:
     @cached_property
     def key(self) -> str:
         code = sorted(set(self.dependencies["code"].values()))  # by content: a definition that only moved is the same
-        return digest([self.kind, self.dependencies["inputs"], self.dependencies["parents"], code])
+        parents = list(self.dependencies["parents"].values())  # in their order, which counts; what they are called doesn't
+        return digest([self.kind, self.dependencies["inputs"], parents, code])
 
 
 @dataclass(frozen=True)
