@@ -214,6 +214,14 @@ def test_overrides_are_checked_like_the_file(tmp_path, refused):
     assert "override 'seeds=[0'" in refused({}, overrides=["seeds=[0"])
 
 
+def test_an_override_of_one_weight_leaves_the_others_at_their_defaults(tmp_path):
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(tree()))
+    study = load(tmp_path / "s.yaml", ["distillation.terms.logit=2", "moe.balance.soft=0.5"])
+    assert study.distillation.terms == {"logit": 2, "embedding": 1, "relational": 1}
+    assert study.moe.balance == {"soft": 0.5, "top1": 0.01}
+    assert load(tmp_path / "s.yaml").distillation.terms["logit"] == 1
+
+
 def test_an_override_leaves_alone_what_shares_a_yaml_anchor(tmp_path):
     content = tree()
     content["moe"]["recipe"] = content["student"]["recipe"]

@@ -8,7 +8,10 @@ import dpath
 import yaml
 from pydantic import ValidationError
 
-from reidlib.params.schema import StudyParams, nearest
+from reidlib.params.schema import DistillationParams, MoeParams, StudyParams, nearest
+
+
+_MAPPINGS = {("moe", "balance"): MoeParams, ("distillation", "terms"): DistillationParams}  # that have defaults
 
 
 class ParamsError(ValueError):
@@ -84,6 +87,9 @@ def _overridden(tree: dict, override: str) -> dict:
     if not equals:
         raise ParamsError(f"override '{override}': write it key.key=value, e.g. student.recipe.lr=0.001")
     tree = json.loads(json.dumps(tree))  # by a YAML alias, one mapping may stand in two places
+    for (section, name), model in _MAPPINGS.items():
+        if key.startswith(f"{section}.{name}.") and isinstance(tree.get(section), dict):  # one weight, not all the others too
+            tree[section].setdefault(name, dict(model.model_fields[name].default))
     try:
         dpath.new(tree, key, yaml.safe_load(value), separator=".")
     except yaml.YAMLError as error:
