@@ -14,7 +14,7 @@ def problems(study: Study) -> list[str]:
     Data sets are opened, hashed and decoded (which is kept, so that it costs nothing later), every network is built with
     its pretrained weights, recipes are held against the data, and the device is asked for.
     """
-    return [*_device(study), *_data(study), *_networks(study), *_paper(study)]
+    return [*_device(study), *_data(study), *_networks(study), *_paper(study)] or _plan(study)
 
 
 def _device(study: Study) -> list[str]:
@@ -56,8 +56,8 @@ def _networks(study: Study) -> list[str]:
     found, size = [], next(iter(study.params.datasets.values())).size
     for place, encoder in wanted.items():
         try:
-            build(encoder, encoder.size or size, study.plan.weights_root)
-        except (WeightsError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            build(encoder, encoder.size or size, study.plan.weights_root).layers()
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # libraries raise all of these
             found.append(f"{place}: {error}")
     return found
 
@@ -67,4 +67,13 @@ def _paper(study: Study) -> list[str]:
         study.plan.costs("paper") if study.params.profiling.paper else None
     except params.ParamsError as error:
         return [f"profiling.paper: {error}"]
+    return []
+
+
+def _plan(study: Study) -> list[str]:
+    """What else keeps the study from knowing what it has to make."""
+    try:
+        study.plan.units()
+    except (DataError, WeightsError, ValueError) as error:
+        return [str(error)]
     return []

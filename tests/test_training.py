@@ -1,12 +1,15 @@
 """The training loop: it learns, resumes to the bit, and does with rates, frozen layers and teachers what it says."""
 
+import contextlib
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import distributed, multiprocessing, nn
 
 from reidlib.encoders import Encoder, build
@@ -280,6 +283,52 @@ def test_a_machine_is_as_it_says_whatever_came_before(tmp_path):
     assert Machine("cpu", "bf16").accelerator().mixed_precision == "bf16"
     assert Machine("cpu").accelerator().mixed_precision == "no"
     assert embed(model, coloured(), Machine("cpu", "bf16")).dtype == np.float32
+
+
+class Elsewhere(nn.Module):
+    """Stands in for a network on a device that this machine lacks: knows where it is, and that pictures must be there too."""
+
+    def __init__(self, where="cpu"):
+        super().__init__()
+        self.where = torch.device(where)
+
+    def parameters(self, recurse=True):
+        yield SimpleNamespace(device=self.where)
+
+    def to(self, device):
+        self.where = torch.device(device)
+        return self
+
+    def forward(self, images):
+        assert images.device == self.where
+        return torch.zeros(len(images), 2)
+
+
+@pytest.mark.parametrize("home, away", [("cpu", "meta"), ("meta", "cpu"), ("cpu", "cpu")])
+def test_embedding_leaves_a_network_where_it_was(home, away):
+    accelerator = SimpleNamespace(device=torch.device(away), autocast=contextlib.nullcontext)
+    machine, model = SimpleNamespace(accelerator=lambda: accelerator), Elsewhere(home)
+    assert embed(model, coloured(), machine, batch=10).shape == (24, 2)
+    assert model.where == torch.device(home)
+    with pytest.raises(IndexError):
+        embed(model, np.zeros((3, 0)), machine, mirrored=True)
+    assert model.where == torch.device(home), "after a failure too"
+
+
+def test_what_is_trained_on_another_device_comes_back_to_the_cpu(tmp_path, monkeypatch):
+    moves, prepare, cpu = [], Accelerator.prepare_model, Embedder.cpu
+    monkeypatch.setattr(Accelerator, "prepare_model", lambda *given, **more: moves.append("away") or prepare(*given, **more))
+    monkeypatch.setattr(Embedder, "cpu", lambda model: moves.append("home") or cpu(model))
+    fit(tiny(), tmp_path, epochs=1)
+    assert moves == ["away", "home"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_what_is_trained_on_a_gpu_comes_back_to_the_cpu(tmp_path):
+    fit(model := tiny(), tmp_path, epochs=1, machine=Machine("cuda"))
+    made = embed(model, coloured(), Machine("cuda"))
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    assert np.allclose(made, embed(model, coloured(), CPU), atol=1e-3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
