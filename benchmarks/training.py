@@ -43,7 +43,9 @@ def configuration(quick: bool = False) -> tuple[StudyParams, tuple[int, int]]:
 def untrained(params: StudyParams, size: tuple[int, int]) -> dict[str, Embedder]:
     """Experts and student with random weights, in evaluation mode."""
     torch.manual_seed(0)
-    encoders = {f"expert:{name}": expert.encoder for name, expert in params.experts.items()} | {"student": params.student.encoder}
+    encoders = {f"expert:{name}": expert.encoder for name, expert in params.experts.items()} | {
+        "student": params.student.encoder
+    }
     built = {n: build(e.model_copy(update={"weights": None}), e.size or size) for n, e in encoders.items()}
     return {name: Embedder(encoder, identities=2).eval() for name, encoder in built.items()}
 

@@ -76,4 +76,9 @@ def test_training_is_timed_with_teacher_and_without():
         table = run(Machine("cpu"), quick=True)
         assert set(table["case"]) == {name} and (table["seconds"] > 0).all()
         said = " ".join(table["method"])
-        assert all(part in said for part in {"training": ("expert:clip, bf16", "gate", "student's input"), "teacher": ("cached", "online")}[name])
+        assert all(
+            part in said
+            for part in {"training": ("expert:clip, bf16", "gate", "student's input"), "teacher": ("cached", "online")}[
+                name
+            ]
+        )

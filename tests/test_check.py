@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 import timm
+import tiny
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -59,7 +59,11 @@ def test_missing_data_and_a_missing_router_weight_are_named(problems, tmp_path):
         ("ablations.sizes.vit", {"name": "timm:mobilnetv2_100"}, "mobilnetv2_100"),
         ("experts.clip.encoder", {"name": "open_clip:ViT-B-61"}, "ViT-B-61"),
         ("student.encoder", {"name": "timm:test_vit", "weights": "none.pt"}, "none.pt"),
-        ("experts.align.encoder.miniature", tiny.ALIGN | {"vision": {"width_coeficient": 0.1}}, "did you mean 'width_coefficient'"),
+        (
+            "experts.align.encoder.miniature",
+            tiny.ALIGN | {"vision": {"width_coeficient": 0.1}},
+            "did you mean 'width_coefficient'",
+        ),
     ],
 )
 def test_a_network_that_can_not_be_built_is_named_with_its_place(problems, where, encoder, said):
@@ -76,7 +80,11 @@ def test_a_corrupt_weight_file_is_named_and_that_it_must_be_fetched_again(proble
     content = (tmp_path / "weights" / "w.safetensors").read_bytes()
     (tmp_path / "weights" / "w.safetensors").write_bytes(content[: len(content) // 2])
     (found,) = problems(**change)
-    assert found.startswith("student: ") and str(tmp_path / "weights" / "w.safetensors") in found and "fetch the file again" in found
+    assert (
+        found.startswith("student: ")
+        and str(tmp_path / "weights" / "w.safetensors") in found
+        and "fetch the file again" in found
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -105,8 +113,17 @@ def test_a_truncated_picture_is_named(problems, people, tmp_path):
 
 
 def test_a_batch_of_more_identities_than_a_real_set_has_is_named(problems, people, tmp_path):
-    change = market(people, tmp_path) | {"datasets.vehicles": None, "datasets.people": None, "mixed": None, "ablations": None}
-    change |= {"pretraining": None, "experts.clip.encoder": {"name": "timm:test_vit"}, "experts.align.encoder": {"name": "timm:test_vit"}}
+    change = market(people, tmp_path) | {
+        "datasets.vehicles": None,
+        "datasets.people": None,
+        "mixed": None,
+        "ablations": None,
+    }
+    change |= {
+        "pretraining": None,
+        "experts.clip.encoder": {"name": "timm:test_vit"},
+        "experts.align.encoder": {"name": "timm:test_vit"},
+    }
     (found,) = problems(**change, **{"moe.router.recipe": tiny.RECIPE | {"p": 9}})
     assert found == "moe.router.recipe.p is 9, but data set 'market' has 8 training identities"
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tiny
 import timm
+import tiny
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
@@ -130,7 +130,9 @@ def test_precision_and_threads_are_in_every_key_that_computes(base):
         assert not found - computed
 
 
-@pytest.mark.parametrize("change", ["device=auto", "title=x", "datasets.vehicles.title=x", "note=x", "experts.clip.stands_in_for=x"])
+@pytest.mark.parametrize(
+    "change", ["device=auto", "title=x", "datasets.vehicles.title=x", "note=x", "experts.clip.stands_in_for=x"]
+)
 def test_what_changes_no_number_changes_no_key(base, change):
     assert not anew(base, change)
 
@@ -138,7 +140,9 @@ def test_what_changes_no_number_changes_no_key(base, change):
 def test_experts_in_another_order_are_other_gates(base):
     """Whose projections would be loaded for the wrong experts."""
     file = tiny.write(base[0].parents[1], "turned", experts=dict(reversed(tiny.TREE["experts"].items())))
-    found = tiny.changed(*({k: v for k, v in keys.items() if VEHICLES in k and "cost" not in k} for keys in (base[1], tiny.keys(file))))
+    found = tiny.changed(
+        *({k: v for k, v in keys.items() if VEHICLES in k and "cost" not in k} for keys in (base[1], tiny.keys(file)))
+    )
     assert kinds(found) == {"gates", "students"}
     assert f"student+kd:clip {VEHICLES}" not in found and f"moe:top1 {VEHICLES}" in found
 
@@ -191,7 +195,11 @@ def test_a_new_term_re_keys_nothing(base, edited):
 
 
 def test_a_changed_term_re_keys_the_students_that_have_it_and_nothing_else(base, edited):
-    edited("reidlib.losses.distillation", "return difference.square().sum() / (b * (b - 1))", "return difference.abs().sum() / b")
+    edited(
+        "reidlib.losses.distillation",
+        "return difference.square().sum() / (b * (b - 1))",
+        "return difference.abs().sum() / b",
+    )
     found = {label for label in anew_by_code(base) if VEHICLES in label and label.startswith(("student", "moe", "expert"))}
     taught = {f"student+kd:{t} {VEHICLES}" for t in ("clip", "align", "uniform", "moe")}
     variants = ("temperature=1", "teacher=online", "size=vit", "terms=embedding+relational")
@@ -201,9 +209,13 @@ def test_a_changed_term_re_keys_the_students_that_have_it_and_nothing_else(base,
 def test_a_changed_gate_re_keys_it_and_what_it_teaches(base, edited):
     edited("reidlib.gates", "nn.init.zeros_(gate.bias)", "nn.init.ones_(gate.bias)")
     found = anew_by_code(base)
-    networks = {label for label in found if VEHICLES in label and label.startswith(("student", "moe", "expert", "pretrain"))}
+    networks = {
+        label for label in found if VEHICLES in label and label.startswith(("student", "moe", "expert", "pretrain"))
+    }
     assert {f"moe:{gate} {VEHICLES}" for gate in ("soft", "top1", "router")} <= networks, "the top-1 gate is a soft one"
-    assert not networks & {f"{m} {VEHICLES}" for m in ("moe:uniform", "student", "student+kd:uniform", "student+kd:clip", "expert:clip")}
+    assert not networks & {
+        f"{m} {VEHICLES}" for m in ("moe:uniform", "student", "student+kd:uniform", "student+kd:clip", "expert:clip")
+    }
 
 
 @pytest.mark.parametrize(
@@ -234,7 +246,9 @@ def test_weights_are_known_by_content_not_by_name(base, tmp_path, monkeypatch):
     save_file(model.state_dict(), tmp_path / "a.safetensors")
     shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     key = lambda file: open_study(file).plan.network("student", "vehicles", 0).key  # noqa: E731
-    write = lambda weights: tiny.write(root, "weights", {"student.encoder": {"name": "timm:test_efficientnet", "weights": weights}})  # noqa: E731
+    write = lambda weights: tiny.write(
+        root, "weights", {"student.encoder": {"name": "timm:test_efficientnet", "weights": weights}}
+    )  # noqa: E731
     before = key(write("a.safetensors"))
     assert key(write("b.safetensors")) == before, "another name"
     assert base[1][f"student {VEHICLES}"] != before, "random weights"

@@ -275,7 +275,9 @@ def test_a_layout_gate_or_term_that_no_table_has_is_named_with_the_nearest(tmp_p
 
 def test_an_ablation_of_a_term_without_weight_is_named_with_the_nearest(refused):
     ablations = {"datasets": ["people"], "terms": ["logit+relatonal"]}
-    assert "'relatonal' has no weight in distillation.terms; did you mean 'relational'?" in refused({"ablations": ablations})
+    assert "'relatonal' has no weight in distillation.terms; did you mean 'relational'?" in refused(
+        {"ablations": ablations}
+    )
 
 
 @pytest.mark.parametrize("where", ["", "student:\n  "])

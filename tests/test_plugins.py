@@ -69,7 +69,9 @@ def trained(monkeypatch):
     from reidlib.training import train
 
     labels = []
-    monkeypatch.setattr("reidlib.making.train", lambda *given, label, **rest: labels.append(label) or train(*given, label=label, **rest))
+    monkeypatch.setattr(
+        "reidlib.making.train", lambda *given, label, **rest: labels.append(label) or train(*given, label=label, **rest)
+    )
     return labels
 
 
@@ -85,7 +87,9 @@ def test_loading_a_plugin_re_keys_nothing(made, plugged):
 
 
 def test_a_new_term_trains_the_students_that_have_it(made, plugged, trained):
-    study = open_study(plugged("term", **{"distillation.terms": {"logit": 1, "embedding": 1, "relational": 1, "squared": 0.5}}))
+    study = open_study(
+        plugged("term", **{"distillation.terms": {"logit": 1, "embedding": 1, "relational": 1, "squared": 0.5}})
+    )
     assert missing(study, study.methods) == [f"student+kd:{t} vehicles seed 0" for t in ("clip", "align", "uniform", "moe")]
     for method, result in made[1].items():
         found = study.evaluate(method, "vehicles", 0)
@@ -129,7 +133,9 @@ def test_a_new_layout_trains_on_its_data_set(made, plugged, trained):
 
 def test_an_edit_of_the_plugin_re_keys_what_uses_it(plugged, edited):
     gates = ["soft", "top1", "uniform", "concat", "router", "firm"]
-    file = plugged("both", **{"moe.gates": gates, "distillation.terms": {"logit": 1, "squared": 0.5}, "ablations.terms": ["logit"]})
+    file = plugged(
+        "both", **{"moe.gates": gates, "distillation.terms": {"logit": 1, "squared": 0.5}, "ablations.terms": ["logit"]}
+    )
     at, kinds = "vehicles seed 0", ("moe:", "student", "expert:")
     networks = lambda labels: {label for label in labels if label.endswith(at) and label.startswith(kinds)}  # noqa: E731
     before = tiny.keys(file)
@@ -140,7 +146,9 @@ def test_an_edit_of_the_plugin_re_keys_what_uses_it(plugged, edited):
     assert f"student+kd:moe {at}" in found and all(label.startswith("student+kd:") for label in found)
     assert f"student+kd:moe/terms=logit {at}" not in found
     edited("plugin_mine", "sorted(", "list(")
-    assert networks(tiny.changed(before, tiny.keys(file))) == found | {f"moe:firm {at}"}, "a layout is known by what it gives"
+    assert networks(tiny.changed(before, tiny.keys(file))) == found | {f"moe:firm {at}"}, (
+        "a layout is known by what it gives"
+    )
 
 
 def test_a_plugin_that_is_not_there_and_a_name_it_does_not_give_are_refused(made, plugged):

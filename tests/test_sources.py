@@ -109,7 +109,9 @@ def test_a_function_from_outside_counts_with_all_of_its_file(tmp_path, monkeypat
     file, found = tmp_path / "elsewhere.py", []
     monkeypatch.syspath_prepend(tmp_path)
     for factor in (1, 2):
-        file.write_text(f"from reidlib.data.store import gather\nfactor = {factor}\n\ndef f(x):\n    return factor * gather(x)\n")
+        file.write_text(
+            f"from reidlib.data.store import gather\nfactor = {factor}\n\ndef f(x):\n    return factor * gather(x)\n"
+        )
         sys.modules.pop("elsewhere", None)
         import elsewhere
 
@@ -144,14 +146,19 @@ def plugin(tmp_path, monkeypatch):
 
 
 def test_a_plugins_function_is_followed_like_reidlibs(plugin):
-    mine = plugin("mine.py", """
+    mine = plugin(
+        "mine.py",
+        """
         from reidlib.data.store import gather
         SCALE = 2
         def used(x): return SCALE * x
         def unused(x): return x
         def term(x): return gather(used(x))
-    """)
-    assert {"plugin_mine.term", "plugin_mine.used", "plugin_mine.SCALE", "reidlib.data.store.gather"} <= set(reached(mine.term))
+    """,
+    )
+    assert {"plugin_mine.term", "plugin_mine.used", "plugin_mine.SCALE", "reidlib.data.store.gather"} <= set(
+        reached(mine.term)
+    )
     assert "plugin_mine.unused" not in reached(mine.term)
 
 
@@ -216,7 +223,9 @@ def test_a_live_process_warns_of_edited_code_that_it_runs_and_refuses_what_it_ha
         copied = tmp_path / file.relative_to(PROJECT)
         copied.parent.mkdir(parents=True, exist_ok=True)
         copied.write_bytes(file.read_bytes())
-    done = subprocess.run([sys.executable, "-c", LIVE], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LIVE], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "{'reidlib.data.store': 'reidlib/data/store.py'}" in done.stdout
     assert "reidlib/pretraining.py was edited since this process started, and is not loaded yet: restart" in done.stdout

@@ -78,7 +78,9 @@ def test_the_top1_gate_gives_what_the_chosen_expert_gives_alone(made):
     alone = np.stack([study.embeddings(f"moe:top1/expert={name}", **where) for name in names])
     assert not np.allclose(alone[0], alone[1])
     assert np.allclose(study.embeddings("moe:top1", **where), alone[chosen, np.arange(len(chosen))], atol=1e-5)
-    assert study.plan.network("moe:top1/expert=clip", "vehicles", 0).key == study.plan.network("moe:top1", "vehicles", 0).key
+    assert (
+        study.plan.network("moe:top1/expert=clip", "vehicles", 0).key == study.plan.network("moe:top1", "vehicles", 0).key
+    )
     with pytest.raises(ValueError, match="'clop' is no expert of this study; it has clip, align"):
         study.embeddings("moe:top1/expert=clop", **where)
 
@@ -222,7 +224,11 @@ def test_a_change_is_made_when_it_is_asked_for_and_nothing_else_is(made, monkeyp
 def test_a_stale_unit_says_which_param_has_changed(made):
     found = states(open_study(made[0], ["student.recipe.lr=0.002"]))
     said = "student.recipe.lr was 0.001, is 0.002"
-    for label in ("student vehicles seed 0", "student+kd:moe vehicles seed 0", "evaluation student vehicles seed 0 on vehicles"):
+    for label in (
+        "student vehicles seed 0",
+        "student+kd:moe vehicles seed 0",
+        "evaluation student vehicles seed 0 on vehicles",
+    ):
         assert found[label] == (STALE, said), label
     assert found["expert:clip vehicles seed 0"] == (FINISHED, "")
     assert found["student+kd:moe/teacher=online vehicles seed 0"][0] in (MISSING, STALE)

@@ -317,7 +317,9 @@ def test_embedding_leaves_a_network_where_it_was(home, away):
 
 def test_what_is_trained_on_another_device_comes_back_to_the_cpu(tmp_path, monkeypatch):
     moves, prepare, cpu = [], Accelerator.prepare_model, Embedder.cpu
-    monkeypatch.setattr(Accelerator, "prepare_model", lambda *given, **more: moves.append("away") or prepare(*given, **more))
+    monkeypatch.setattr(
+        Accelerator, "prepare_model", lambda *given, **more: moves.append("away") or prepare(*given, **more)
+    )
     monkeypatch.setattr(Embedder, "cpu", lambda model: moves.append("home") or cpu(model))
     fit(tiny(), tmp_path, epochs=1)
     assert moves == ["away", "home"]

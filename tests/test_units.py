@@ -263,6 +263,14 @@ def test_weights_come_back_into_a_model_with_shared_and_buffered_tensors(tmp_pat
     assert loaded.a.weight is loaded.b.weight and not loaded.training
 
 
+def test_a_gate_over_a_dozen_experts_is_loaded_in_their_order(tmp_path):
+    dims = list(range(3, 15))
+    gate = GATES["soft"](dims, 8, 5)
+    make = lambda unit, store, folder: making.save_model(gate, str(folder / "weights.safetensors"))  # noqa: E731
+    loaded = making.load_gate(Unit("gate", "gate", make, {"gate": "soft", "width": 8}), Store(tmp_path))
+    assert [p.weight.shape[1] for p in loaded.projections] == dims
+
+
 def test_one_of_several_processes_that_have_not_met_makes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match="have not met"):

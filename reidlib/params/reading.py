@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from reidlib.params.schema import DistillationParams, MoeParams, StudyParams, nearest
 
-
 _MAPPINGS = {("moe", "balance"): MoeParams, ("distillation", "terms"): DistillationParams}  # that have defaults
 
 
