@@ -105,6 +105,20 @@ def test_a_camera_that_is_read_otherwise_is_evaluated_anew_and_trains_nothing(ba
     assert f"evaluation student {VEHICLES} on vehicles" in found and not kinds(found)
 
 
+def test_an_identity_that_is_read_otherwise_is_trained_anew(base, monkeypatch):
+    from reidlib.data import layouts
+
+    def read(root):
+        dataset = layouts.read_veri776(root)
+        dataset.train.loc[0, "pid"] = dataset.train["pid"].iloc[-1]
+        return dataset
+
+    monkeypatch.setitem(layouts.LAYOUTS, "veri776", read)
+    found = anew(base)
+    assert {f"{method} {VEHICLES}" for method in ("expert:clip", "moe:uniform", "moe:router", "student")} <= found
+    assert "pixels vehicles train" not in found and "expert:clip people seed 0" not in found
+
+
 def test_a_validation_split_is_trained_on_its_own(base):
     found = anew(base, validation=0.5)
     assert {"experts", "gates", "students"} <= kinds(found)

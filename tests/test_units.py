@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from reidlib import making, processes, provenance, units
+from reidlib import making, processes, provenance, sources, units
 from reidlib.gates import GATES
 from reidlib.params import Augmentation, Recipe
 from reidlib.provenance import digest, git_state
@@ -145,6 +146,18 @@ def test_a_unit_tells_where_and_when_it_was_made_and_no_names_of_folders(tmp_pat
     assert environment["threads"] == 1 and environment["device"] == provenance.device_name() != ""
     assert {"commit", "uncommitted changes", "python"} < set(environment)
     assert "somebody" not in json.dumps(store.record(unit))
+
+
+def test_code_that_was_edited_meanwhile_makes_with_a_warning_or_not_at_all(tmp_path, monkeypatch, capsys):
+    unit, store = Unit("raw", "raw", make_numbers, uses=(making.make_raw,)), Store(tmp_path)
+    monkeypatch.setattr(sources, "edited", lambda: {"reidlib.making": "reidlib/making.py"})
+    store.make(unit)
+    assert "reidlib/making.py was edited" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "reidlib.making")
+    store.make(unit)  # is there already
+    with pytest.raises(RuntimeError, match="restart the kernel"):
+        store.make(replace(unit, inputs={"lr": 2}))
+    assert store.state(replace(unit, inputs={"lr": 2}))[0] == STALE
 
 
 # keys
