@@ -221,7 +221,7 @@ class Plan:
     def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
         inputs = {"mirrored": mirrored, **self._run}
         parents = {"network": network, **pixels}
-        return Unit("embeddings", label, making.make_embeddings, inputs, parents, {"machine": self.machine})
+        return Unit("embeddings", label, making.make_embeddings, inputs, parents, {"machine": self.machine}, (Machine,))
 
     def evaluation(self, method: str | Method, train: str, test: str, seed: int) -> Unit:
         """The method trained on `train`, tested on `test`."""
@@ -252,7 +252,9 @@ class Plan:
         parents = {"pictures": self.pixels(dataset, "query")} | {name: unit for name, unit in networks.items() if unit}
         inputs = {"methods": wanted, "runs": self._runs(self.params.profiling), **self._run}
         given = {"experts": list(self.params.experts), "machine": self.machine}
-        return Unit("costs", "costs", making.make_costs, inputs, parents, given, place="profiling")
+        gates = [method.gate for method in map(parse, wanted) if isinstance(method, Moe)]
+        uses = (Machine, *(GATES[gate] for gate in gates if gate in GATES))  # of the router the top-1 gate's, which is there
+        return Unit("costs", "costs", making.make_costs, inputs, parents, given, uses, place="profiling")
 
     def _paper_costs(self) -> Unit:
         paper = params.load(self.root / "params" / "paper.yaml")
@@ -264,7 +266,8 @@ class Plan:
             "networks": networks, "width": paper.moe.width, "size": next(iter(paper.datasets.values())).size,
             "runs": self._runs(self.params.profiling.paper), **self._run,
         }  # fmt: skip
-        return Unit("costs", "costs of the paper's networks", making.make_paper_costs, inputs, given={"machine": self.machine})
+        given, uses = {"machine": self.machine}, (Machine, GATES["soft"], GATES["top1"])
+        return Unit("costs", "costs of the paper's networks", making.make_paper_costs, inputs, {}, given, uses)
 
     @staticmethod
     def _runs(plan: Runs) -> Runs:

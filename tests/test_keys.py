@@ -250,6 +250,18 @@ def test_code_re_keys_what_runs_it(base, edited, module, old, new, expected):
     assert ("costs" in found) == (module != "reidlib.retrieval.evaluation")
 
 
+def test_costs_and_embeddings_count_the_gates_and_the_machine_that_they_are_measured_with(base, edited):
+    before = tiny.keys(base[0])
+    edited("reidlib.gates", "self.dim = sum(dims)", "self.dim = 2 * sum(dims)")
+    found = tiny.changed(before, tiny.keys(base[0]))
+    assert "costs" in found and f"evaluation moe:concat {VEHICLES} on vehicles" in found and not kinds(found)
+    plan, paper = open_study(base[0]).plan, open_study("params/demo.yaml").plan.costs("paper")
+    embeddings = plan.embeddings("student", "vehicles", 0, "vehicles", "query")
+    for unit in (plan.costs(), paper, embeddings):
+        assert "reidlib.training.Machine" in unit.dependencies["code"], unit.label
+    assert {"reidlib.gates.Soft", "reidlib.gates.Top1"} <= set(paper.dependencies["code"])
+
+
 # weights
 
 
