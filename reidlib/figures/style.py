@@ -45,8 +45,8 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         with plt.rc_context(STYLE):
             figure = draw(*args, **kwargs)
             for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-                axis.get_major_ticks(1)  # made when asked for, and styled as settings are then; others are copies of it
-                if not isinstance(axis.get_major_locator(), FixedLocator):  # then their number hangs on the labels' size
+                if not isinstance(axis.get_major_locator(), FixedLocator):
+                    # ticks are made, and spaced by their labels' size, only when a figure is drawn: settled here
                     axis.set_tick_params(labelsize=STYLE["xtick.labelsize"])
             return figure
 
