@@ -111,6 +111,7 @@ def test_an_edited_file_may_be_looked_at_and_is_marked(folder, name):
     assert read.marks == (f"{name} was edited after it was published",)
     assert read.warning == f"> ⚠️ **Warning:** {name} was edited after it was published."
     assert read._repr_markdown_().startswith(read.warning)
+    assert repr(read) == f"{len(read.rows)} results of made_up; {name} was edited after it was published"
 
 
 def test_results_know_their_own_params_and_are_marked_where_todays_differ(folder, file):
