@@ -121,7 +121,7 @@ class ExpertParams(NetworkParams):
 class MoeParams(Strict):
     """The gate over the frozen experts."""
 
-    gates: list[str] = Field(min_length=1)
+    gates: list[Literal["soft", "top1", "uniform", "concat", "router"]] = Field(min_length=1)
     width: PositiveInt = Field(description="common width of the experts' projections")
     balance: dict[Literal["soft", "top1"], Annotated[float, Field(ge=0)]] = Field(
         {"soft": 1.0, "top1": 0.01}, description="weight of the load-balancing term under each gate that is trained"
