@@ -54,11 +54,11 @@ def notebook(title: str) -> nbformat.NotebookNode:
     ], metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
 
 
-def made_up(folder: Path, text: str = PARAMS, provenance: dict = {}) -> Results:
+def made_up(folder: Path, text: str = PARAMS, provenance: dict | None = None) -> Results:
     (folder / "made_up.yaml").write_text(text)
     (folder / "results" / "made_up").mkdir(parents=True, exist_ok=True)
     rows, found = pd.DataFrame(columns=COLUMNS), params.load(folder / "made_up.yaml")
-    return Results("made_up", found, rows, {}, provenance, folder / "made", folder=folder / "results" / "made_up")
+    return Results("made_up", found, rows, {}, provenance or {}, folder / "made", folder=folder / "results" / "made_up")
 
 
 def site(results: Results) -> Path:
