@@ -92,6 +92,15 @@ def test_a_gain_whose_interval_holds_zero_does_not_hold():
     assert noisy["low"] < 0 < noisy["measured"] and noisy["verdict"] == "does not hold"
 
 
+def test_the_best_expert_is_the_one_that_is_best():
+    values = {"expert:clip": 0.5, "expert:align": 0.6, "moe:soft": 0.7, "student": 0.4, "student+kd:clip": 0.45,
+              "student+kd:align": 0.52, "student+kd:moe": 0.58}  # fmt: skip
+    ledger = ledger_of(params(), *made({("a", "a"): values}))
+    measured = [only(ledger, number)["measured"][0] for number in ("4a", "4b", "4c")]
+    assert measured == pytest.approx([10, 12, 6])
+    assert "Student + KD from ALIGN − Student" in only(ledger, "4b")["basis"][0]
+
+
 def test_one_seed_says_so():
     basis = only(ledger_of(params(), *made(seeds=(0,))), "4d")["basis"][0]
     assert "1 seed, " in basis and "over queries only" in basis
