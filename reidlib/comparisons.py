@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.methods import TAUGHT, Expert, parse
+from reidlib.methods import TAUGHT, Expert
 from reidlib.results import datasets, evaluated
 from reidlib.stats import bootstrap
 

@@ -29,7 +29,7 @@ COSTS = ("parameters", "macs", "latency_ms", "throughput", "peak_memory_mb", "fi
 FILES = ("results.csv", "evaluations.safetensors", "params.yaml")  # their hashes stand in provenance.json, the fourth
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """What a study found and how it is called: all that tables, figures, claims and the report need."""
 
@@ -46,6 +46,9 @@ class Results:
     def warning(self) -> str:
         """The marks as a quote in Markdown; "" where there is none."""
         return f"> ⚠️ **Warning:** {'; '.join(self.marks)}." if self.marks else ""
+
+    def __repr__(self) -> str:
+        return "; ".join([f"{len(self.rows)} results of {self.study}", *self.marks])
 
     def _repr_markdown_(self) -> str:  # what Jupyter shows
         return "\n\n".join(filter(None, [self.warning, f"**{self.params.title}**", self.params.note]))

@@ -134,9 +134,7 @@ def _with_costs(table: pd.DataFrame, rows: pd.DataFrame, methods: Sequence[str])
     return table
 
 
-def cross_domain_table(
-    rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None
-) -> pd.DataFrame:
+def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None) -> pd.DataFrame:
     """Each method on data sets it wasn't trained on: its mAP there and, with intervals, its fall.
 
     The fall is against the same method trained on that data set, in points and relative, and against its own mAP on the

@@ -131,6 +131,7 @@ def test_falls_in_points_relative_and_from_home():
     table = tables.cross_domain_table(rows, evaluations, ["student"])
     assert table.iloc[0].tolist()[:5] == ["people", "vehicles", "30.0", "40.0", "+10.0 [10.0, 10.0]"]
     assert table.iloc[0]["fall (%)"].startswith("+25.0 [") and table.iloc[1, -1] == ""
+    pd.testing.assert_frame_equal(tables.cross_domain_table(rows, evaluations), table)
     assert tables.cross_domain_table(*made(home()), ["student"]).empty
 
 
@@ -138,3 +139,11 @@ def test_differences_for_the_figure():
     found = comparisons.differences(*made(home()), ["moe:soft", "moe:top1"], "moe:uniform")
     assert list(found.columns) == ["method", "dataset", "mean", "low", "high", "seeds"]
     assert found.set_index("dataset")["mean"].to_dict() == pytest.approx({"vehicles": 0.04, "people": -0.01})
+
+
+def test_variants_of_distillation_are_those_of_the_moes_student():
+    base = "student+kd:moe"
+    others = [base, f"{base}/size=big", "student+kd:clip/temperature=2", "student/size=big"]
+    variants = [f"{base}/terms=a+b", f"{base}/temperature=2", f"{base}/teacher=online"]
+    rows, _ = made({(method, "people", "people"): 0.5 for method in [*others, *variants]})
+    assert comparisons.kd_variants(rows) == variants
