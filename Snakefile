@@ -3,7 +3,7 @@
 #     .venv/bin/snakemake --cores 2 --config study="demo vehicle2cam"
 #
 # A notebook runs again when its state changes: its code and what that reaches, the params, the data, the study's units (see
-# reidlib/publishing.py; profiles/default says that nothing else counts). Inside it, every unit of work that is finished is
+# publishing/; profiles/default says that nothing else counts). Inside it, every unit of work that is finished is
 # found again, so that running again takes seconds. Cores decide what runs side by side and never a number: those are made
 # with the params' threads.
 
@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from reidlib import agenda, publishing
+import publishing
+from reidlib import agenda
 from reidlib.study import open_study
 
 STUDIES = {study: open_study(f"params/{study}.yaml") for study in config.get("study", "demo").split()}
@@ -177,6 +178,6 @@ rule publish:
     output:
         "artifacts/{study}/published",
     params:
-        state=lambda w: state(w.study, "08_report"),
+        state=lambda w: publishing.publication_state(STUDIES[w.study]),
     shell:
         sys.executable + " scripts/publish.py params/{wildcards.study}.yaml"

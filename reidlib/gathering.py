@@ -70,11 +70,15 @@ def gather(study: Study) -> Results:
         first = "\n".join(f"- {line}" for line in open_[:5])
         raise ValueError(f"{study.name}: {len(open_)} of {len(units)} units are not finished:\n{first}\nRun make study STUDY={study.name}")
     rows = pd.concat([_rows(study, wanted), *(cost_rows(study, c) for c in configurations)])
-    orders = {"method": agenda.methods(study.params), "train_dataset": list(study.params.datasets),
-              "test_dataset": list(study.params.datasets), "metric": [*ACCURACY, *COSTS]}  # fmt: skip
-    order = lambda column: [_place(value, orders[column.name]) for value in column] if column.name in orders else column  # noqa: E731
-    by = ["method", "train_dataset", "test_dataset", "seed", "metric"]
-    rows = rows.sort_values(by, key=order, kind="stable").reset_index(drop=True)
+    names = [*dict.fromkeys(of.method for of in wanted), *rows["method"].unique()]
+    bases = agenda.methods(study.params)
+    orders = {
+        "method": sorted(dict.fromkeys(names), key=lambda name: bases.index(str(parse(name).base))),  # variants after theirs
+        "train_dataset": [*study.params.datasets, agenda.mixed(study.params)], "test_dataset": list(study.params.datasets),
+        "metric": [*ACCURACY, *COSTS, *(f"{name}_iqr" for name in COSTS)],
+    }  # fmt: skip
+    order = lambda column: column.map(orders[column.name].index) if column.name in orders else column  # noqa: E731
+    rows = rows.sort_values([*orders, "seed"], key=order, kind="stable")[COLUMNS].reset_index(drop=True)
     return Results(study.name, study.params, rows, _evaluations(study, wanted), _provenance(study, wanted), study.output)
 
 
@@ -122,9 +126,3 @@ def _provenance(study: Study, wanted: Sequence[Evaluated]) -> dict:
         "costs": {c: origin(study.plan.costs(c)) | {"runs": study.plan.costs(c).inputs["runs"].runs} for c in study.plan.configurations},
     }  # fmt: skip
     return record | {"environments": {str(number): environment for number, environment in enumerate(environments)}}
-
-
-def _place(value: str, order: Sequence[str]) -> tuple:
-    """Sorts by the place in `order`, a variant after what it varies, the unknown last."""
-    base = str(parse(value).base) if value not in order and "/" in value else value
-    return (order.index(base) if base in order else len(order), value)
