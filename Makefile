@@ -28,7 +28,7 @@ install: .venv/installed
 	@touch $@
 
 study: check
-	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY)
+	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY) --quiet rules
 	@echo "Done. Read results/$(STUDY)/README.md (tables and figures) or results/$(STUDY)/notebooks/ (the executed study);"
 	@echo "make report STUDY=$(STUDY) makes a site of them to browse."
 

@@ -14,6 +14,8 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 import publishing
 from reidlib import agenda
+from reidlib.data import DataError
+from reidlib.encoders import WeightsError
 from reidlib.study import open_study
 
 STUDIES = {study: open_study(f"params/{study}.yaml") for study in config.get("study", "demo").split()}
@@ -24,8 +26,14 @@ for study in STUDIES.values():
 
 
 @cache
-def state(study, notebook):
-    return publishing.state(STUDIES[study], notebook)
+def state(study, *notebooks):
+    """What decides whether notebooks run again, or what is put together of them."""
+    try:
+        if len(notebooks) == 1:
+            return publishing.state(STUDIES[study], *notebooks)
+        return publishing.assembly_state(STUDIES[study], notebooks)
+    except (DataError, WeightsError) as error:  # a dry run where they are not; a real one says so and stops
+        return f"unknown, for {type(error).__name__} was raised"
 
 
 def executed(name):
@@ -154,7 +162,7 @@ rule gather:
     output:
         directory("artifacts/{study}/gathered"),
     params:
-        state=lambda w: state(w.study, "08_report"),
+        state=lambda w: state(w.study, *publishing.notebooks(STUDIES[w.study])[:-1]),
     shell:
         sys.executable + " scripts/gather.py params/{wildcards.study}.yaml {output}"
 
@@ -178,6 +186,6 @@ rule publish:
     output:
         "artifacts/{study}/published",
     params:
-        state=lambda w: publishing.publication_state(STUDIES[w.study]),
+        state=lambda w: state(w.study, *publishing.notebooks(STUDIES[w.study])),
     shell:
         sys.executable + " scripts/publish.py params/{wildcards.study}.yaml"

@@ -47,9 +47,9 @@ def state(study: Study, notebook: str) -> str:
     return digest([study.params, units, sorted(set(code.values()))])
 
 
-def publication_state(study: Study) -> str:
-    """Hash of all that results/<study>/ depends on: its notebooks' states, and how they are put together."""
-    return digest([[state(study, name) for name in notebooks(study)], sorted(set(reached(publish).values()))])
+def assembly_state(study: Study, parts: Sequence[str]) -> str:
+    """Hash of all that a publication depends on: its notebooks' states, and how they are put together."""
+    return digest([[state(study, name) for name in parts], sorted(set(reached(publish).values()))])
 
 
 def made(study: Study, notebook: str) -> Path:

@@ -71,14 +71,14 @@ def gather(study: Study) -> Results:
         raise ValueError(f"{study.name}: {len(open_)} of {len(units)} units are not finished:\n{first}\nRun make study STUDY={study.name}")
     rows = pd.concat([_rows(study, wanted), *(cost_rows(study, c) for c in configurations)])
     names = [*dict.fromkeys(of.method for of in wanted), *rows["method"].unique()]
-    bases = agenda.methods(study.params)
+    bases = [*agenda.methods(study.params), *(str(parse(name).base) for name in names)]  # the latter: another study's
     orders = {
         "method": sorted(dict.fromkeys(names), key=lambda name: bases.index(str(parse(name).base))),  # variants after theirs
         "train_dataset": [*study.params.datasets, agenda.mixed(study.params)], "test_dataset": list(study.params.datasets),
         "metric": [*ACCURACY, *COSTS, *(f"{name}_iqr" for name in COSTS)],
     }  # fmt: skip
     order = lambda column: column.map(orders[column.name].index) if column.name in orders else column  # noqa: E731
-    rows = rows.sort_values([*orders, "seed"], key=order, kind="stable")[COLUMNS].reset_index(drop=True)
+    rows = rows.sort_values([*COLUMNS[1:6]], key=order, kind="stable")[COLUMNS].reset_index(drop=True)
     return Results(study.name, study.params, rows, _evaluations(study, wanted), _provenance(study, wanted), study.output)
 
 
