@@ -20,7 +20,7 @@ from PIL import Image
 from publishing import pages
 from reidlib import results
 from reidlib.gathering import gather
-from reidlib.provenance import digest, write_atomically
+from reidlib.content import digest, write_atomically
 from reidlib.sources import reached, reached_from
 from reidlib.study import Study
 

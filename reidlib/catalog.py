@@ -10,7 +10,7 @@ import pandas as pd
 from reidlib.data import DataError, Dataset, load, mixed, validation_split
 from reidlib.data.hashes import file_hashes
 from reidlib.params import DatasetParams, StudyParams
-from reidlib.provenance import digest
+from reidlib.content import digest
 from reidlib.sources import reached
 
 

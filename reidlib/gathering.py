@@ -12,7 +12,8 @@ import pandas as pd
 from reidlib import agenda
 from reidlib.agenda import Evaluated
 from reidlib.methods import parse
-from reidlib.provenance import digest, now
+from reidlib.content import digest
+from reidlib.provenance import now
 from reidlib.results import ACCURACY, COLUMNS, COSTS, Results
 from reidlib.study import Study
 from reidlib.units import FINISHED, Unit

@@ -23,7 +23,7 @@ from reidlib.methods import Expert, Method, Moe, parse
 from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router
 from reidlib.params import EncoderParams
 from reidlib.pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
-from reidlib.provenance import write_atomically
+from reidlib.content import write_atomically
 from reidlib.retrieval import EmbeddingSet, evaluate
 from reidlib.training import FeatureBatches, OnlineTeacher, PictureBatches, TeacherCache, embed, train
 from reidlib.units import Store, Unit

@@ -14,7 +14,7 @@ from reidlib.gates import GATES
 from reidlib.losses import TERMS
 from reidlib.methods import Expert, Method, Moe, Pixels, Student, parse, teacher
 from reidlib.params import DistillationParams, EncoderParams, NetworkParams, Recipe, Runs, StudyParams
-from reidlib.provenance import digest
+from reidlib.content import digest
 from reidlib.training import Machine
 from reidlib.units import Unit
 

@@ -9,7 +9,6 @@ All that is shown (tables, figures, claims, the report) is made of a `Results`, 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from reidlib import params
+from reidlib.content import differences, output_folder
 from reidlib.methods import Expert, Method, label, parse
 from reidlib.params import StudyParams
 from reidlib.stats import seed_interval
@@ -100,22 +100,7 @@ def open_results(study: str | Path, folder: str | Path = "") -> Results:
     """
     file = params.find(study)
     root = file.parent.parent
-    output = os.environ.get("REIDLIB_OUTPUT") or root / "artifacts" / file.stem / "explored"
-    return read(root / (folder or Path("results", file.stem)), Path(output), file)
-
-
-def differences(before: dict, now: dict, within: str = "") -> list[str]:
-    """How two trees of params differ, key by key: "student.recipe.lr was 0.001, is 0.002"; both of `model_dump`."""
-    found = []
-    for key in {**before, **now}:
-        name = f"{within}{key}"
-        if key not in now or key not in before:
-            found.append(f"{name} {'is new' if key in now else 'is gone'}")
-        elif isinstance(before[key], dict) and isinstance(now[key], dict):
-            found += differences(before[key], now[key], f"{name}.")
-        elif before[key] != now[key]:
-            found.append(f"{name} was {json.dumps(before[key])}, is {json.dumps(now[key])}")
-    return found
+    return read(root / (folder or Path("results", file.stem)), output_folder(root, file.stem), file)
 
 
 def _changed_since(published: StudyParams, file: Path | None) -> list[str]:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("reidlib", "toydata", "publishing")
 # their values are in a key, not their code; and tables from which a unit names the entries that it uses
-VALUES = {"reidlib.params", "reidlib.params.schema", "reidlib.params.reading", "reidlib.methods", "reidlib.sources", "reidlib.provenance"}
+VALUES = {"reidlib.params", "reidlib.params.schema", "reidlib.params.reading", "reidlib.methods", "reidlib.sources", "reidlib.provenance", "reidlib.content"}
 TABLES = {"reidlib.gates.GATES", "reidlib.losses.distillation.TERMS", "reidlib.data.layouts.LAYOUTS"}
 
 

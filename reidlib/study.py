@@ -8,7 +8,6 @@ Ask for anything in any order: what it depends on is made first, what is finishe
 `reidlib.methods`. A data set is a key of the params file, or several joined by "+": trained on all of them at once.
 """
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import nn
 
 from reidlib import agenda, making, params
 from reidlib.catalog import Catalog
+from reidlib.content import output_folder
 from reidlib.data import Dataset
 from reidlib.data.layouts import LAYOUTS
 from reidlib.gates import GATES
@@ -151,11 +151,6 @@ class Study:
         """Each unit of work: columns unit, kind, state (finished, half done, stale, missing), why."""
         rows = [(unit.label, unit.kind, *self.store.state(unit)) for unit in self.plan.units().values()]
         return pd.DataFrame(rows, columns=["unit", "kind", "state", "why"])
-
-
-def output_folder(root: Path, study: str) -> Path:
-    """Where a notebook writes what it shows: see `Study.output`."""
-    return Path(os.environ.get("REIDLIB_OUTPUT") or root / "artifacts" / study / "explored")
 
 
 def open_study(study: str | Path = "auto", overrides: list[str] = (), validation: float = 0.0) -> Study:

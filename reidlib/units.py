@@ -27,7 +27,8 @@ from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 
 from reidlib import processes, sources
-from reidlib.provenance import digest, now, origin, plain, write_atomically
+from reidlib.content import differences, digest, plain, write_atomically
+from reidlib.provenance import now, origin
 
 FINISHED, HALF_DONE, MISSING, STALE = "finished", "half done", "missing", "stale"
 
@@ -168,12 +169,8 @@ class Store:
 
     def _differences(self, before: dict, unit: Unit) -> list[str]:
         """What a unit depended on before and does no longer, in words, the deepest cause first."""
-        found, now = [], unit.dependencies
-        old, new = _flat(before["inputs"]), _flat(now["inputs"])
-        for name in [*new, *(name for name in old if name not in new)]:
-            if old.get(name) != new.get(name):
-                where = f"{unit.place}.{name}".lstrip(".")
-                found.append(f"{where} was {old.get(name, 'not there')}, is {new.get(name, 'not there')}")
+        now = unit.dependencies
+        found = differences(before["inputs"], now["inputs"], f"{unit.place}." if unit.place else "")
         for name, parent in unit.parents.items():
             earlier = before["parents"].get(name)
             if earlier != now["parents"][name]:
@@ -188,10 +185,3 @@ class Store:
 def _record(folder: Path) -> dict | None:
     file = folder / "unit.json"
     return json.loads(file.read_text()) if file.exists() else None
-
-
-def _flat(tree: Mapping, above: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
-    return flat

@@ -52,7 +52,8 @@ def test_the_slurm_profile_says_what_each_node_of_each_study_needs(project):
     for node in re.split(r"\n(?=rule )", log)[1:]:
         if study := re.search(r"study=(\w+)", node):
             need = {name: int(number) for name, number in re.findall(r"(mem_mb|runtime|gpu)=(\d+)", node)}
-            need["threads"] = int(re.search(r"threads: (\d+)", node)[1])
+            said = re.search(r"threads: (\d+)", node)
+            need["threads"] = int(said[1]) if said else 1
             nodes.setdefault((study[1], re.match(r"rule (\w+):", node)[1]), need)
     assert {rule for _, rule in nodes} == TRAINS | {"data", "gather", "report", "publish"} and len(nodes) == 2 * 10
     assert nodes["paper", "experts"]["threads"] == 8 and nodes["smoke", "experts"]["threads"] == 1  # the params'
