@@ -40,7 +40,7 @@ def accuracy(
 
 
 def evaluations(study: Study, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What `comparisons` need of each evaluation in `rows`, see `results.Results`: AP of each query, CMC."""
+    """What `comparisons` need of each evaluation in `rows`, see `results.Results`: AP of each query and whose it is, CMC."""
     what = ["method", "train_dataset", "test_dataset", "seed"]
     wanted = rows[rows["metric"] == "mAP"][what].drop_duplicates().itertuples(index=False, name=None)
     return _evaluations(study, [Evaluated(*names, int(seed)) for *names, seed in wanted])
@@ -97,6 +97,8 @@ def _evaluations(study: Study, wanted: Sequence[Evaluated]) -> dict[str, np.ndar
     for of in wanted:
         evaluation = study.evaluate(of.method, of.train, of.seed, of.test)
         found |= {f"{of}|{name}": getattr(evaluation, name).astype(np.float32) for name in ("ap", "cmc")}
+        # whose the queries are: the same for all methods, for the protocol and not the method decides which count
+        found[f"{of.test}|pid"] = study.plan.data.frame(of.test, "query")["pid"].to_numpy()[evaluation.valid].astype(np.int32)
     return found
 
 
