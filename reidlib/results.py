@@ -198,10 +198,10 @@ def cmc(
 ) -> dict[str, np.ndarray]:
     """CMC of each method that was evaluated so, float [seeds, ranks]."""
     curves: dict[str, list] = {method: [] for method in methods}
-    for name, values in evaluations.items():
-        method, *datasets, _, array = name.split("|")
-        if method in curves and datasets == [train, test or train] and array == "cmc":
-            curves[method].append(values)
+    for name in (name for name in evaluations if name.endswith("|cmc")):
+        method, *datasets, _, _ = name.split("|")
+        if method in curves and datasets == [train, test or train]:
+            curves[method].append(evaluations[name])
     return {method: np.stack(values) for method, values in curves.items() if values}
 
 
