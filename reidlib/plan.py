@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reidlib import agenda, making, params
+from reidlib import agenda, making, measuring, params
 from reidlib.catalog import Catalog, folder
 from reidlib.encoders import weights_identity
 from reidlib.gates import GATES
@@ -201,7 +201,7 @@ class Plan:
         label = f"embeddings {method} {train} seed {seed} of {test} {part}{' mirrored' * mirrored}"
         pixels = {"pixels": self.pixels(test, part)}
         if isinstance(method, Pixels):
-            return Unit("raw", label, making.make_raw, parents=pixels, kept=False)
+            return Unit("raw", label, measuring.make_raw, parents=pixels, kept=False)
         if not isinstance(method, Moe):
             return self._embedded(self.network(method, train, seed), label, pixels, mirrored)
         names = list(self.params.experts)
@@ -216,12 +216,12 @@ class Plan:
             parents["gate"] = self.network(Moe(gate=gate), train, seed)
         parents |= {f"expert {n}": self.embeddings(Expert(name=n), train, seed, test, part, mirrored) for n in names}
         inputs = {"gate": gate, "expert": names.index(method.expert) if method.expert else None, "threads": self.params.threads}
-        return Unit("fused", label, making.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
+        return Unit("fused", label, measuring.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
 
     def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
         inputs = {"mirrored": mirrored, **self._run}
         parents = {"network": network, **pixels}
-        return Unit("embeddings", label, making.make_embeddings, inputs, parents, {"machine": self.machine})
+        return Unit("embeddings", label, measuring.make_embeddings, inputs, parents, {"machine": self.machine})
 
     def evaluation(self, method: str | Method, train: str, test: str, seed: int) -> Unit:
         """The method trained on `train`, tested on `test`."""
@@ -234,7 +234,7 @@ class Plan:
             )
             parents[part] = self.embeddings(method, train, seed, test, part)
         label = f"evaluation {method} {train} seed {seed} on {test}"
-        return Unit("evaluation", label, making.make_evaluation, inputs, parents, given)
+        return Unit("evaluation", label, measuring.make_evaluation, inputs, parents, given)
 
     @property
     def configurations(self) -> list[str]:
@@ -252,7 +252,7 @@ class Plan:
         parents = {"pictures": self.pixels(dataset, "query")} | {name: unit for name, unit in networks.items() if unit}
         inputs = {"methods": wanted, "runs": self._runs(self.params.profiling), **self._run}
         given = {"experts": list(self.params.experts), "machine": self.machine}
-        return Unit("costs", "costs", making.make_costs, inputs, parents, given, place="profiling")
+        return Unit("costs", "costs", measuring.make_costs, inputs, parents, given, place="profiling")
 
     def _paper_costs(self) -> Unit:
         paper = params.load(self.root / "params" / "paper.yaml")
@@ -264,7 +264,7 @@ class Plan:
             "networks": networks, "width": paper.moe.width, "size": next(iter(paper.datasets.values())).size,
             "runs": self._runs(self.params.profiling.paper), **self._run,
         }  # fmt: skip
-        return Unit("costs", "costs of the paper's networks", making.make_paper_costs, inputs, given={"machine": self.machine})
+        return Unit("costs", "costs of the paper's networks", measuring.make_paper_costs, inputs, given={"machine": self.machine})
 
     @staticmethod
     def _runs(plan: Runs) -> Runs:

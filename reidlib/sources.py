@@ -22,8 +22,11 @@ from typing import NamedTuple
 
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("reidlib", "toydata", "publishing")
-# their values are in a key, not their code; and tables from which a unit names the entries that it uses
-VALUES = {"reidlib.params", "reidlib.params.schema", "reidlib.params.reading", "reidlib.methods", "reidlib.sources", "reidlib.provenance", "reidlib.content"}
+# what is in a key by its values, or only where it was made: their code changes no number
+VALUES = {f"reidlib.{name}" for name in (
+    "params", "params.schema", "params.reading", "methods", "sources", "provenance", "content",
+)}  # fmt: skip
+# from these a unit names the entries that it uses
 TABLES = {"reidlib.gates.GATES", "reidlib.losses.distillation.TERMS", "reidlib.data.layouts.LAYOUTS"}
 
 
@@ -69,14 +72,14 @@ def refuse_edited(code: Iterable[str]) -> None:
 def load_plugin(file: str | Path) -> None:
     """Import a Python file that adds layouts, gates or terms to their tables; its functions are followed like reidlib's.
 
-    Once in a process. Raises RuntimeError naming the file where it can't be read or run.
+    Once in a process, and again where it was edited. Raises RuntimeError naming the file where it can't be read or run.
     """
     file = Path(file).resolve()
     name = f"plugin_{file.stem}"
-    if name in _TEXTS:
-        return
     try:
         text = file.read_text()
+        if _TEXTS.get(name) == text:
+            return
         module = types.ModuleType(name)
         module.__file__ = str(file)
         sys.modules[name] = module  # where dataclasses and pickles look for it

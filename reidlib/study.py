@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from reidlib import agenda, making, params
+from reidlib import agenda, making, measuring, params
 from reidlib.catalog import Catalog
 from reidlib.content import output_folder
 from reidlib.data import Dataset
@@ -134,7 +134,7 @@ class Study:
     def gate_weights(self, gate: str, dataset: str, seed: int) -> pd.DataFrame:
         """The gate's weights for the gallery: its columns (path, pid, camid, type, ...) and one for each expert."""
         unit = self.plan.embeddings(Moe(gate=gate), dataset, seed, dataset, "gallery")
-        parts = [torch.from_numpy(x) for x in making.expert_embeddings(unit, self.store)]
+        parts = [torch.from_numpy(x) for x in measuring.expert_embeddings(unit, self.store)]
         with torch.inference_mode():
             weights = making.load_gate(unit.parents["gate"], self.store).weights(parts).numpy()
         frame = self.plan.data.frame(dataset, "gallery").reset_index(drop=True)
@@ -145,7 +145,7 @@ class Study:
 
         configuration: "" for this study's networks, "paper" for those of params/paper.yaml with random weights.
         """
-        return making.load_costs(self.plan.costs(configuration), self.store)
+        return measuring.load_costs(self.plan.costs(configuration), self.store)
 
     def state(self) -> pd.DataFrame:
         """Each unit of work: columns unit, kind, state (finished, half done, stale, missing), why."""
