@@ -98,7 +98,9 @@ class Store:
                 self._prepare(parent)
             folder.mkdir(parents=True, exist_ok=True)
             with processes.holding(FileLock(folder / "lock")), self.limited():
-                if not (folder / "unit.json").exists():
+                to_do = not (folder / "unit.json").exists()
+                processes.wait()  # for all to have looked before one of them writes
+                if to_do:
                     self._make(unit, folder)
         self._link(unit, folder)
         return folder
