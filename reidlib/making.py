@@ -188,7 +188,8 @@ def _encoder(unit: Unit, store: Store | None):
 
 def _picture_batches(unit: Unit, store: Store, teacher=None) -> PictureBatches:
     pixels = load_pixels(unit.parents["pixels"], store)
-    return PictureBatches(pixels, unit.given["labels"], unit.inputs["recipe"], unit.inputs["seed"], teacher)
+    stages = [load_pixels(unit.parents[f"pixels {number}"], store) for number in range(len(unit.inputs["recipe"].stages))]
+    return PictureBatches(pixels, unit.given["labels"], unit.inputs["recipe"], unit.inputs["seed"], teacher, stages)
 
 
 def _features(unit: Unit, store: Store) -> list[np.ndarray]:
@@ -201,7 +202,8 @@ def _features(unit: Unit, store: Store) -> list[np.ndarray]:
 def _fit(unit: Unit, folder: Path, model: nn.Module, batches, objective: Callable, seed=None, schedule=None) -> None:
     if schedule is None:
         seed = unit.inputs["seed"]
-        schedule = unit.inputs["recipe"].model_dump(include={"epochs", "lr", "weight_decay", "warmup", "layer_decay"})
+        wanted = {"epochs", "lr", "weight_decay", "warmup", "layer_decay", "head_lr", "ema", "stages"}
+        schedule = unit.inputs["recipe"].model_dump(include=wanted)
     history = train(
         model, folder, batches=batches, objective=objective, seed=seed, machine=unit.given["machine"], label=unit.label, **schedule
     )

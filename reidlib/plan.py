@@ -49,15 +49,16 @@ class Plan:
 
     # data
 
-    def pixels(self, dataset: str, part: str) -> Unit:
-        """The decoded pictures of a part ("train", "query", "gallery")."""
-        return self._once(("pixels", dataset, part), lambda: self._pixels(dataset, part))
+    def pixels(self, dataset: str, part: str, size: tuple[int, int] | None = None) -> Unit:
+        """The decoded pictures of a part ("train", "query", "gallery"), at the data set's size or another."""
+        return self._once(("pixels", dataset, part, size), lambda: self._pixels(dataset, part, size))
 
-    def _pixels(self, dataset: str, part: str) -> Unit:
-        size = self.data.size(dataset)
+    def _pixels(self, dataset: str, part: str, size: tuple[int, int] | None) -> Unit:
+        label = f"pixels {dataset} {part}" + (f" {size[0]}x{size[1]}" if size else "")
+        size = size or self.data.size(dataset)
         inputs = {"size": size, "bytes": self.data.bytes_hash(dataset, part)}
         given = {"paths": self.data.frame(dataset, part)["path"].tolist()}
-        return Unit("pixels", f"pixels {dataset} {part}", making.make_pixels, inputs, given=given, place=f"datasets.{dataset}")
+        return Unit("pixels", label, making.make_pixels, inputs, given=given, place=f"datasets.{dataset}")
 
     def captioned(self, size: tuple[int, int]) -> Unit:
         """The drawn pictures and captions that miniatures are pretrained on."""
@@ -128,6 +129,7 @@ class Plan:
         }  # fmt: skip
         given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": self.machine}
         parents = {"pixels": self.pixels(dataset, "train"), **parents}
+        parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(spec.recipe.stages)}
         return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
 
     def _recipe(self, recipe: Recipe, dataset: str) -> Recipe:

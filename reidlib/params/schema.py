@@ -82,6 +82,13 @@ class Augmentation(Strict):
     jitter: float = Field(0.0, ge=0, le=1, description="strength of brightness and contrast changes")
 
 
+class Stage(Strict):
+    """The first epochs of a training, at another size than the rest: small pictures first (Tan and Le 2021)."""
+
+    epochs: PositiveInt
+    size: Size
+
+
 class Recipe(Strict):
     """How one network is trained."""
 
@@ -96,7 +103,17 @@ class Recipe(Strict):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     margin: float | None = Field(0.3, gt=0, description="triplet margin; null: soft margin")
     triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
+    triplet_on: Literal["raw", "unit"] = Field("raw", description="features as they are, or of length 1")
+    head_lr: PositiveFloat = Field(1.0, description="learning rate factor of what is new: neck, classifier, projection")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay a step of averaged weights, in which training ends; 0: the last")
+    stages: list[Stage] = Field([], description="of pictures: first epochs at other sizes; the rest at the network's own")
     augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def stages_end(self):
+        if sum(stage.epochs for stage in self.stages) >= self.epochs:
+            raise ValueError(f"stages: they take all of the {self.epochs} epochs; leave some for the network's own size")
+        return self
 
 
 class NetworkParams(Strict):
