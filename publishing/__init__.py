@@ -19,8 +19,8 @@ from PIL import Image
 
 from publishing import pages
 from reidlib import results
-from reidlib.gathering import gather
 from reidlib.content import digest, write_atomically
+from reidlib.gathering import gather
 from reidlib.sources import reached, reached_from
 from reidlib.study import Study
 
@@ -79,7 +79,9 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
                 shutil.copytree(source, folder / part, dirs_exist_ok=True)
             elif source.exists():
                 shutil.copy(source, folder / part)
-        _copy_notebook(made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images)
+        _copy_notebook(
+            made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images
+        )
 
 
 def publish(study: Study) -> Path:

@@ -16,7 +16,9 @@ def digest(content) -> str:
 
 def plain(content):
     """JSON-like content with pydantic models and paths as JSON has them."""
-    return json.loads(json.dumps(content, default=lambda x: x.model_dump(mode="json") if isinstance(x, BaseModel) else str(x)))
+    return json.loads(
+        json.dumps(content, default=lambda x: x.model_dump(mode="json") if isinstance(x, BaseModel) else str(x))
+    )
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -1,7 +1,7 @@
 """How data and networks are made, from a unit's inputs and its parents, and how what was made is loaded again.
 
-    make_...(unit, store, folder)     makes it: see `units.Unit`
-    load_...(unit, store)             the trained network, freshly built, in evaluation mode, on the CPU
+make_...(unit, store, folder)     makes it: see `units.Unit`
+load_...(unit, store)             the trained network, freshly built, in evaluation mode, on the CPU
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from reidlib import losses, processes
+from reidlib.content import write_atomically
 from reidlib.data.store import decode
 from reidlib.encoders import build, image_tower
 from reidlib.gates import GATES
 from reidlib.methods import Expert, Method, Moe, parse
 from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router
 from reidlib.pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
-from reidlib.content import write_atomically
 from reidlib.training import FeatureBatches, OnlineTeacher, PictureBatches, TeacherCache, train
 from reidlib.units import Store, Unit
 
@@ -59,7 +59,9 @@ def make_pretrained(unit: Unit, store: Store, folder: Path) -> None:
     """A miniature, pretrained contrastively on captioned pictures."""
     plan, pixels, tokens, pair = unit.inputs["plan"], *_pair(unit, store)
     batches = CaptionBatches(pixels, tokens, plan)
-    _fit(unit, folder, pair, batches, contrastive_loss, plan.seed, plan.model_dump(include={"epochs", "lr", "weight_decay"}))
+    _fit(
+        unit, folder, pair, batches, contrastive_loss, plan.seed, plan.model_dump(include={"epochs", "lr", "weight_decay"})
+    )
 
 
 def load_tower(unit: Unit, store: Store) -> nn.Module:
@@ -142,7 +144,9 @@ def load_router(unit: Unit, store: Store) -> Router:
 def load_teacher(unit: Unit, store: Store) -> nn.Module:
     """The network that teaches a student: an expert, or a mixture of all."""
     experts = [load_embedder(parent, store) for name, parent in unit.parents.items() if name.startswith("expert ")]
-    return MixtureOfExperts(experts, load_gate(unit.parents["gate"], store)).eval() if "gate" in unit.parents else experts[0]
+    return (
+        MixtureOfExperts(experts, load_gate(unit.parents["gate"], store)).eval() if "gate" in unit.parents else experts[0]
+    )
 
 
 def cached_teacher(unit: Unit, store: Store) -> TeacherCache:
@@ -195,7 +199,9 @@ def _picture_batches(unit: Unit, store: Store, teacher=None) -> PictureBatches:
 def _features(unit: Unit, store: Store) -> list[np.ndarray]:
     """Each expert's embeddings of the training pictures and their mirror images, float32 [N, 2, D]."""
     of = {name.removeprefix("features "): name for name in unit.parents if name.startswith("features ")}
-    sides = [[store.arrays(unit.parents[f"{side} {name}"])["embeddings"] for side in ("features", "mirrored")] for name in of]
+    sides = [
+        [store.arrays(unit.parents[f"{side} {name}"])["embeddings"] for side in ("features", "mirrored")] for name in of
+    ]
     return [np.stack(both, axis=1) for both in sides]
 
 
@@ -205,7 +211,14 @@ def _fit(unit: Unit, folder: Path, model: nn.Module, batches, objective: Callabl
         wanted = {"epochs", "lr", "weight_decay", "warmup", "layer_decay", "head_lr", "ema", "stages"}
         schedule = unit.inputs["recipe"].model_dump(include=wanted)
     history = train(
-        model, folder, batches=batches, objective=objective, seed=seed, machine=unit.given["machine"], label=unit.label, **schedule
+        model,
+        folder,
+        batches=batches,
+        objective=objective,
+        seed=seed,
+        machine=unit.given["machine"],
+        label=unit.label,
+        **schedule,
     )
     if processes.first():
         history.to_csv(folder / "history.csv", index=False)
@@ -225,7 +238,9 @@ def _shapes(unit: Unit, store: Store) -> dict[str, list[int]]:
 # whole methods
 
 
-def load_method(method: str | Method, network: Callable[[Method], Unit | None], experts: Sequence[str], store: Store) -> nn.Module:
+def load_method(
+    method: str | Method, network: Callable[[Method], Unit | None], experts: Sequence[str], store: Store
+) -> nn.Module:
     """A method as one module, uint8 [B, 3, H, W] -> embedding [B, D], in evaluation mode, on the CPU.
 
     network: the unit that is trained for a method alone, None where nothing is; experts: the study's, by name.

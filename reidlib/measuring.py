@@ -94,7 +94,9 @@ def load_costs(unit: Unit, store: Store) -> pd.DataFrame:
     return pd.read_csv(store.make(unit) / "costs.csv", converters={"value": float})
 
 
-def untrained(encoders: dict[str, EncoderParams], width: int, size: tuple[int, int], pictures: np.ndarray) -> dict[str, nn.Module]:
+def untrained(
+    encoders: dict[str, EncoderParams], width: int, size: tuple[int, int], pictures: np.ndarray
+) -> dict[str, nn.Module]:
     """Experts, MoE, router and student with random weights: enough to measure what they cost.
 
     encoders: by method, "moe:router" for the router's. pictures: uint8 [N, 3, h, w]; the router is made to choose each of

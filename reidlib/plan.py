@@ -9,12 +9,12 @@ from pathlib import Path
 
 from reidlib import agenda, making, measuring, params
 from reidlib.catalog import Catalog, folder
+from reidlib.content import digest
 from reidlib.encoders import weights_identity
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
 from reidlib.methods import Expert, Method, Moe, Pixels, Student, parse, teacher
-from reidlib.params import DistillationParams, EncoderParams, NetworkParams, Recipe, Runs, StudyParams
-from reidlib.content import digest
+from reidlib.params import DistillationParams, NetworkParams, Recipe, Runs, StudyParams
 from reidlib.training import Machine
 from reidlib.units import Unit
 
@@ -76,7 +76,9 @@ class Plan:
         inputs = {"encoder": spec, "plan": self.params.pretraining, **self._run}
         parents = {"captioned": self.captioned(spec.size)}
         given = {"machine": self.machine}
-        return Unit("pretrained", f"pretrain {expert}", making.make_pretrained, inputs, parents, given, place=f"experts.{expert}")
+        return Unit(
+            "pretrained", f"pretrain {expert}", making.make_pretrained, inputs, parents, given, place=f"experts.{expert}"
+        )
 
     # networks
 
@@ -107,9 +109,14 @@ class Plan:
             case Expert(configuration=None, name=name) if name in self.params.experts:
                 spec = self.params.experts[name]
                 pretrained = {"pretrained": self.pretrained(name)} if spec.encoder.miniature else {}
-                return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, pretrained, f"experts.{name}")
+                return self._picture_unit(
+                    "embedder", making.make_embedder, method, dataset, seed, spec, pretrained, f"experts.{name}"
+                )
             case Moe(configuration=None, gate="router") if self.params.moe.router:
-                parents = {"gate": self.network(Moe(gate="top1"), dataset, seed), **self._features(self.params.experts, dataset, seed)}
+                parents = {
+                    "gate": self.network(Moe(gate="top1"), dataset, seed),
+                    **self._features(self.params.experts, dataset, seed),
+                }
                 spec = self.params.moe.router
                 return self._picture_unit("router", making.make_router, method, dataset, seed, spec, parents, "moe.router")
             case Moe(configuration=None, gate=gate) if gate in GATES:
@@ -123,7 +130,8 @@ class Plan:
         """A network that is trained on pictures."""
         encoder, labels = spec.encoder, self.data.labels(dataset)
         inputs = {
-            "encoder": encoder.model_copy(update={"weights": None}), "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
+            "encoder": encoder.model_copy(update={"weights": None}),
+            "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
             "size": encoder.size or self.data.size(dataset), "recipe": self._recipe(spec.recipe, dataset),
             "identities": digest(labels.tolist()), "seed": seed, **self._run, **(more or {}),
         }  # fmt: skip
@@ -156,7 +164,9 @@ class Plan:
             return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, {}, "student")
         teaches = teacher(method.taught_by)
         if isinstance(teaches, Expert) and teaches.name not in self.params.experts:
-            raise ValueError(f"'{method}': no expert '{teaches.name}' in this study; it has {', '.join(self.params.experts)}")
+            raise ValueError(
+                f"'{method}': no expert '{teaches.name}' in this study; it has {', '.join(self.params.experts)}"
+            )
         names = [teaches.name] if isinstance(teaches, Expert) else list(self.params.experts)
         experts = {f"expert {name}": self.network(Expert(name=name), dataset, seed) for name in names}
         parents = {} if isinstance(teaches, Expert) else {"gate": self.network(teaches, dataset, seed)}
@@ -189,7 +199,9 @@ class Plan:
         """The experts' embeddings of the training pictures and of their mirror images."""
         sides = {"features": False, "mirrored": True}
         at = [(name, side) for name in experts for side in sides]
-        return {f"{side} {n}": self.embeddings(Expert(name=n), dataset, seed, dataset, "train", sides[side]) for n, side in at}
+        return {
+            f"{side} {n}": self.embeddings(Expert(name=n), dataset, seed, dataset, "train", sides[side]) for n, side in at
+        }
 
     # embeddings, evaluations, costs
 
@@ -217,7 +229,11 @@ class Plan:
         if GATES[gate].trained:
             parents["gate"] = self.network(Moe(gate=gate), train, seed)
         parents |= {f"expert {n}": self.embeddings(Expert(name=n), train, seed, test, part, mirrored) for n in names}
-        inputs = {"gate": gate, "expert": names.index(method.expert) if method.expert else None, "threads": self.params.threads}
+        inputs = {
+            "gate": gate,
+            "expert": names.index(method.expert) if method.expert else None,
+            "threads": self.params.threads,
+        }
         return Unit("fused", label, measuring.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
 
     def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
@@ -266,7 +282,9 @@ class Plan:
             "networks": networks, "width": paper.moe.width, "size": next(iter(paper.datasets.values())).size,
             "runs": self._runs(self.params.profiling.paper), **self._run,
         }  # fmt: skip
-        return Unit("costs", "costs of the paper's networks", measuring.make_paper_costs, inputs, given={"machine": self.machine})
+        return Unit(
+            "costs", "costs of the paper's networks", measuring.make_paper_costs, inputs, given={"machine": self.machine}
+        )
 
     @staticmethod
     def _runs(plan: Runs) -> Runs:

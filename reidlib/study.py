@@ -116,7 +116,9 @@ class Study:
 
     # embeddings and evaluation
 
-    def embeddings(self, method: str | Method, train: str, seed: int, test: str | None = None, part: str = "query") -> np.ndarray:
+    def embeddings(
+        self, method: str | Method, train: str, seed: int, test: str | None = None, part: str = "query"
+    ) -> np.ndarray:
         """Embeddings float32 [N, D] of a part of `test` (default: `train`) by the method trained on `train`."""
         return self.store.arrays(self.plan.embeddings(method, train, seed, test or train, part))["embeddings"]
 

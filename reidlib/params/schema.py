@@ -205,7 +205,7 @@ class StudyParams(Strict):
     seeds: list[NonNegativeInt] = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
-    threads: PositiveInt = Field(1, description="CPU threads that a unit of work is made with: more or fewer round otherwise")
+    threads: PositiveInt = Field(1, description="CPU threads a unit of work is made with: more or fewer round otherwise")
     plugins: list[str] = Field([], description="Python files that add layouts, gates or terms, beside this file")
     publish_images: bool = Field(True, description="false: the data's terms forbid figures that show its pictures")
     data_root: str | None = Field(None, description="where data sets lie; REIDLIB_DATA goes first")
