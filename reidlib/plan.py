@@ -128,14 +128,15 @@ class Plan:
     def _picture_unit(self, kind: str, make: Callable, method: Method, dataset: str, seed: int, spec: NetworkParams,
                       parents: dict, place: str, more: dict | None = None, uses: tuple = ()) -> Unit:  # fmt: skip
         """A network that is trained on pictures."""
-        encoder, labels = spec.encoder, self.data.labels(dataset)
+        encoder, labels, precision = spec.encoder, self.data.labels(dataset), spec.precision or self.params.precision
         inputs = {
             "encoder": encoder.model_copy(update={"weights": None}),
             "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
             "size": encoder.size or self.data.size(dataset), "recipe": self._recipe(spec.recipe, dataset),
-            "identities": digest(labels.tolist()), "seed": seed, **self._run, **(more or {}),
+            "identities": digest(labels.tolist()), "seed": seed, **self._run, "precision": precision, **(more or {}),
         }  # fmt: skip
-        given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": self.machine}
+        machine = Machine(self.params.device, precision)
+        given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": machine}
         parents = {"pixels": self.pixels(dataset, "train"), **parents}
         parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(spec.recipe.stages)}
         return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
@@ -237,9 +238,10 @@ class Plan:
         return Unit("fused", label, measuring.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
 
     def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
-        inputs = {"mirrored": mirrored, **self._run}
-        parents = {"network": network, **pixels}
-        return Unit("embeddings", label, measuring.make_embeddings, inputs, parents, {"machine": self.machine})
+        precision = network.inputs["precision"]
+        inputs = {"mirrored": mirrored, **self._run, "precision": precision}
+        given = {"machine": Machine(self.params.device, precision)}
+        return Unit("embeddings", label, measuring.make_embeddings, inputs, {"network": network, **pixels}, given)
 
     def evaluation(self, method: str | Method, train: str, test: str, seed: int) -> Unit:
         """The method trained on `train`, tested on `test`."""

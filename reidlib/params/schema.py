@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -16,6 +17,8 @@ from pydantic import (
 
 Size = tuple[PositiveInt, PositiveInt]
 Fraction = float
+# YAML reads a bare no as false
+Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
 Weight = Annotated[float, Field(ge=0)]  # of a term
 Name = Annotated[str, Field(pattern=r"^[\w-]+$")]  # becomes part of file names
 
@@ -121,6 +124,7 @@ class NetworkParams(Strict):
 
     encoder: EncoderParams
     recipe: Recipe
+    precision: Precision | None = Field(None, description="of this network alone; null: the study's")
 
 
 class ExpertParams(NetworkParams):
@@ -204,7 +208,7 @@ class StudyParams(Strict):
     note: str | None = Field(None, description="printed under every table: what stands in for what")
     seeds: list[NonNegativeInt] = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Precision = "no"
     threads: PositiveInt = Field(1, description="CPU threads a unit of work is made with: more or fewer round otherwise")
     plugins: list[str] = Field([], description="Python files that add layouts, gates or terms, beside this file")
     publish_images: bool = Field(True, description="false: the data's terms forbid figures that show its pictures")
@@ -219,11 +223,6 @@ class StudyParams(Strict):
     mixed: bool = Field(False, description="also train on all data sets at once, for as many steps as on the first")
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def no_is_a_word(cls, value):
-        return "no" if value is False else value  # YAML reads a bare no as false
 
     @field_validator("seeds")
     @classmethod
