@@ -115,7 +115,8 @@ def make_router(unit: Unit, store: Store, folder: Path) -> None:
     gate = load_gate(unit.parents["gate"], store)
     with torch.inference_mode():
         weights = gate.soft_weights([f.flatten(0, 1) for f in features])
-    choice = weights.log().view(len(features[0]), 2, -1).numpy()
+    least = torch.finfo(weights.dtype).tiny  # a softmax may underflow to 0, whose logarithm is no target
+    choice = weights.clamp_min(least).log().view(len(features[0]), 2, -1).numpy()
     router = _new_router(unit, store, len(features))
     batches = _picture_batches(unit, store, TeacherCache(choice, choice))
     _fit(unit, folder, router, batches, losses.routing_loss)

@@ -3,7 +3,6 @@
 What differs is handed in: `batches` says what a step sees, `objective` what it minimises.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +15,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
-from tqdm import tqdm
 
 from reidlib import processes
 from reidlib.data.augment import augment
@@ -25,6 +23,7 @@ from reidlib.data.store import gather
 from reidlib.losses import Target
 from reidlib.models import Embedder, Router
 from reidlib.params import Recipe
+from reidlib.progress import Bar, load_checkpoint, save_checkpoint
 
 Batch = tuple[tuple, Target | None]
 
@@ -203,14 +202,15 @@ def train(
     averaged = ModelEmaV3(accelerator.unwrap_model(model), decay=ema, use_warmup=True) if ema else None
     sizes = [tuple(stage["size"]) for stage in stages for _ in range(stage["epochs"])]
     own_size = accelerator.unwrap_model(model).encoder.size if stages else None
-    checkpoint = Path(folder) / "checkpoint.pt"
+    parts = {"model": accelerator.unwrap_model(model), "optimizer": optimizer}  # all that a training is carried on from
+    parts |= {"averaged": averaged.module} if averaged else {}
+    parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}  # of fp16
     history: list[dict] = []
-    if checkpoint.exists():
-        history = _resume(checkpoint, accelerator.unwrap_model(model), optimizer, averaged)
-    options = {"desc": label, "unit": "step", "mininterval": 1}
-    if not accelerator.is_main_process:
-        options["disable"] = True
-    with tqdm(total=epochs * steps, initial=len(history) * steps, **options) as bar:
+    if checkpoint := load_checkpoint(folder):
+        history = checkpoint["history"]
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
+    with Bar(label, epochs, steps, len(history), shown=accelerator.is_main_process) as bar:
         for epoch in range(len(history), epochs):
             torch.manual_seed(_mix(seed, epoch))  # dropout and the like depend on the epoch alone, so resuming is exact
             model.train()
@@ -222,7 +222,13 @@ def train(
                 with accelerator.autocast():
                     output = processes.forward_shared(model, inputs)
                 terms = objective(output, target)
-                accelerator.backward(sum(terms.values()))
+                loss = sum(terms.values())
+                if not torch.isfinite(loss):
+                    values = {name: float(term) for name, term in terms.items()}
+                    raise FloatingPointError(
+                        f"{label}: the loss is {values} at step {step + 1} of epoch {epoch + 1}; lower its recipe's lr"
+                    )
+                accelerator.backward(loss)
                 processes.average_gradients(model)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -230,14 +236,12 @@ def train(
                     averaged.update(accelerator.unwrap_model(model), step=epoch * steps + step)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0) + term.detach()
-                bar.update()
+                bar.step()
             means = {name: float(total) / (step + 1) for name, total in sums.items()}
             history.append({"epoch": epoch + 1, "loss": sum(means.values()), **means})
-            if not np.isfinite(history[-1]["loss"]):
-                raise FloatingPointError(f"{label}: the loss is {means} in epoch {epoch + 1}; lower its recipe's lr")
-            bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{history[-1]['loss']:.3f}")
+            bar.epoch(history[-1])
             if epoch + 1 < epochs and accelerator.is_main_process:
-                _save_checkpoint(checkpoint, accelerator.unwrap_model(model), optimizer, history, averaged)
+                save_checkpoint(folder, {name: part.state_dict() for name, part in parts.items()} | {"history": history})
     if averaged:
         accelerator.unwrap_model(model).load_state_dict(averaged.module.state_dict())
     accelerator.unwrap_model(model, keep_fp32_wrapper=False).cpu().eval()
@@ -284,20 +288,3 @@ def embed(model: nn.Module, pixels: np.ndarray, machine: Machine, *, mirrored=Fa
 
 def _mix(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-def _save_checkpoint(file: Path, model: nn.Module, optimizer, history: list[dict], averaged) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
-    if averaged:
-        state["averaged"] = averaged.module.state_dict()
-    torch.save(state, file.with_suffix(".partial"))
-    os.replace(file.with_suffix(".partial"), file)
-
-
-def _resume(file: Path, model: nn.Module, optimizer, averaged) -> list[dict]:
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if averaged:
-        averaged.module.load_state_dict(state["averaged"])
-    return state["history"]
