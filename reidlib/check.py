@@ -47,7 +47,7 @@ def _recipes(study: Study) -> dict:
 
 
 def _networks(study: Study) -> list[str]:
-    wanted = {f"experts.{name}": expert.encoder for name, expert in study.params.experts.items()}
+    recipes, wanted = _recipes(study), {f"experts.{name}": expert.encoder for name, expert in study.params.experts.items()}
     wanted["student"] = study.params.student.encoder
     if study.params.moe.router:
         wanted["moe.router"] = study.params.moe.router.encoder
@@ -56,8 +56,11 @@ def _networks(study: Study) -> list[str]:
     found, size = [], next(iter(study.params.datasets.values())).size
     for place, encoder in wanted.items():
         try:
-            build(encoder, encoder.size or size, study.plan.weights_root)
-        except (WeightsError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            network = build(encoder, encoder.size or size, study.plan.weights_root)
+            for stage in recipes[place].stages if place in recipes else recipes["student"].stages:
+                network.size = stage.size
+                network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
+        except (WeightsError, AssertionError, RuntimeError, ValueError, TypeError, KeyError) as error:
             found.append(f"{place}: {error}")
     return found
 

@@ -224,6 +224,8 @@ def _timm(name: str, params: EncoderParams, size: tuple[int, int], file: Path | 
     # networks with a position embedding are made for one size; timm resamples the weights to it
     default = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     fixed = {"img_size": tuple(size)} if default.fixed_input_size else {}
+    if name.startswith(("vit_", "eva")):  # these take further sizes, those of a recipe's stages
+        fixed["dynamic_img_size"] = True
     overlay = None
     if file is not None:  # with its classifier or without
         state = timm.models.load_state_dict(str(file))
