@@ -224,7 +224,7 @@ def train(
                 terms = objective(output, target)
                 loss = sum(terms.values())
                 if not torch.isfinite(loss):
-                    values = {name: float(term) for name, term in terms.items()}
+                    values = {name: term.item() for name, term in terms.items()}
                     raise FloatingPointError(
                         f"{label}: the loss is {values} at step {step + 1} of epoch {epoch + 1}; lower its recipe's lr"
                     )
