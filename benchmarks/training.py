@@ -19,9 +19,11 @@ from torch import nn
 from benchmarks import peers
 from benchmarks.timing import in_turns, rows
 from reidlib import losses
-from reidlib.models import Embedder, Fusion, MixtureOfExperts
-from reidlib.params import Recipe
-from reidlib.study import Study, open_study
+from reidlib import params as studies
+from reidlib.encoders import build
+from reidlib.gates import Soft
+from reidlib.models import Embedder, MixtureOfExperts
+from reidlib.params import Recipe, StudyParams
 from reidlib.training import FeatureBatches, Machine, OnlineTeacher, PictureBatches, TeacherCache, train
 
 IDENTITIES = 751  # Market-1501's
@@ -32,21 +34,28 @@ SIZES_TEACHER = {8: 3, 16: 3}  # nothing is trained but the student
 K = 4  # pictures of an identity in a batch, at most
 
 
-def configuration(quick: bool = False) -> Study:
-    """params/paper.yaml on Market-1501 alone; or the smallest study's first data set."""
-    study = open_study("params/smoke.yaml" if quick else "params/paper.yaml")
-    name = next(iter(study.params.datasets)) if quick else "market1501"
-    alone = study.params.model_copy(update={"datasets": {name: study.params.datasets[name]}})
-    return dataclasses.replace(study, params=alone)
+def configuration(quick: bool = False) -> tuple[StudyParams, tuple[int, int]]:
+    """params/paper.yaml and the size of Market-1501's pictures; or the smallest study's, and its first data set's."""
+    params = studies.load("params/smoke.yaml" if quick else "params/paper.yaml")
+    return params, params.datasets[next(iter(params.datasets)) if quick else "market1501"].size
+
+
+def untrained(params: StudyParams, size: tuple[int, int]) -> dict[str, Embedder]:
+    """Experts and student with random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    encoders = {f"expert:{name}": expert.encoder for name, expert in params.experts.items()} | {
+        "student": params.student.encoder
+    }
+    built = {n: build(e.model_copy(update={"weights": None}), e.size or size) for n, e in encoders.items()}
+    return {name: Embedder(encoder, identities=2).eval() for name, encoder in built.items()}
 
 
 def sizes(machine: Machine, quick: bool, on_cpu: dict[int, int]) -> dict[int, int]:
     return QUICK if quick else ON_GPU if machine.torch_device().type == "cuda" else on_cpu
 
 
-def pictures(study: Study, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def pictures(size: tuple[int, int], batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Noise in the place of pictures, uint8 [STEPS x batch, 3, h, w], and its labels, K of each identity or all two."""
-    size = study.size(next(iter(study.params.datasets)))
     noise = np.random.default_rng(0).integers(0, 256, (STEPS * batch, 3, *size), dtype=np.uint8)
     return noise, np.repeat(np.arange(STEPS * batch // per_identity(batch)), per_identity(batch))
 
@@ -107,11 +116,10 @@ def compiled(model: Embedder) -> nn.Module | None:
 
 def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
     """Rows of every batch size: experts, gate and student in both precisions, and the student's input by itself."""
-    study, table = configuration(quick), []
-    params, device = study.params, machine.torch_device()
+    (params, size), table, device = configuration(quick), [], machine.torch_device()
     for batch, runs in sizes(machine, quick, SIZES).items():
-        pixels, labels = pictures(study, batch)
-        models = study.untrained(pixels[:2])
+        pixels, labels = pictures(size, batch)
+        models = untrained(params, size)
         large = device.type == "cpu" and batch >= LARGE
         recipes = {} if large else {f"expert:{name}": expert.recipe for name, expert in params.experts.items()}
         recipes = {name: of_batch(recipe, batch) for name, recipe in (recipes | {"student": params.student.recipe}).items()}
@@ -130,7 +138,7 @@ def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
             calls["student, float32, torch.compile"] = step("student", model)
         recipe = of_batch(params.moe.recipe, batch)
         dims = [models[f"expert:{name}"].dim for name in params.experts]
-        gate = Fusion(dims, params.moe.width, IDENTITIES, "soft")
+        gate = Soft(dims, params.moe.width, IDENTITIES)
         features = [np.random.default_rng(0).standard_normal((len(labels), 2, dim), np.float32) for dim in dims]
         objective = partial(losses.moe_loss, recipe=recipe, balance=params.moe.balance.get("soft", 0.0))
         batches = FeatureBatches(features, labels, recipe, seed=0)
@@ -146,13 +154,13 @@ def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
 
 def run_teacher(machine: Machine, quick: bool = False) -> pd.DataFrame:
     """Rows of every batch size: the student's distillation from the Mixture-of-Experts, cached and online."""
-    study, table, rng = configuration(quick), [], np.random.default_rng(0)
-    params, device = study.params, machine.torch_device()
+    (params, size), table, rng = configuration(quick), [], np.random.default_rng(0)
+    device = machine.torch_device()
     for batch, runs in sizes(machine, quick, SIZES_TEACHER).items():
-        pixels, labels = pictures(study, batch)
-        models = study.untrained(pixels[:2])
+        pixels, labels = pictures(size, batch)
+        models = untrained(params, size)
         experts = [models[f"expert:{name}"] for name in params.experts]
-        fusion = Fusion([expert.dim for expert in experts], params.moe.width, IDENTITIES, "soft")
+        fusion = Soft([expert.dim for expert in experts], params.moe.width, IDENTITIES)
         moe, recipe = MixtureOfExperts(experts, fusion).eval().to(device), of_batch(params.student.recipe, batch)
         said = [rng.standard_normal((len(labels), 2, width), np.float32) for width in (moe.dim, IDENTITIES)]
         objective = partial(losses.distillation_loss, recipe=recipe, kd=params.distillation)

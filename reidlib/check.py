@@ -14,7 +14,7 @@ def problems(study: Study) -> list[str]:
     Data sets are opened, hashed and decoded (which is kept, so that it costs nothing later), every network is built with
     its pretrained weights, recipes are held against the data, and the device is asked for.
     """
-    return [*_device(study), *_data(study), *_networks(study), *_paper(study)]
+    return [*_device(study), *_data(study), *_networks(study), *_paper(study)] or _plan(study)
 
 
 def _device(study: Study) -> list[str]:
@@ -57,10 +57,11 @@ def _networks(study: Study) -> list[str]:
     for place, encoder in wanted.items():
         try:
             network = build(encoder, encoder.size or size, study.plan.weights_root)
+            network.layers()
             for stage in recipes[place].stages if place in recipes else recipes["student"].stages:
                 network.size = stage.size
                 network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
-        except (WeightsError, AssertionError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # libraries' all
             found.append(f"{place}: {error}")
     return found
 
@@ -70,4 +71,13 @@ def _paper(study: Study) -> list[str]:
         study.plan.costs("paper") if study.params.profiling.paper else None
     except params.ParamsError as error:
         return [f"profiling.paper: {error}"]
+    return []
+
+
+def _plan(study: Study) -> list[str]:
+    """What else keeps the study from knowing what it has to make."""
+    try:
+        study.plan.units()
+    except (DataError, WeightsError, ValueError) as error:
+        return [str(error)]
     return []

@@ -19,6 +19,7 @@ from torch import nn
 
 from reidlib.data.hashes import file_hashes
 from reidlib.params import EncoderParams
+from reidlib.provenance import digest
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -139,7 +140,7 @@ def weights_file(params: EncoderParams, weights_root: str | Path | None) -> Path
 
 
 def weights_identity(params: EncoderParams, weights_root: str | Path | None, cache: Path | None = None) -> str | None:
-    """What the pretrained weights are: the sha256 of a file, or of a tag the hub's repository and revision.
+    """What the pretrained weights are: the sha256 of a file, a hash of a folder's, of a tag the hub's repository and revision.
 
     None where there are none. cache: see `data.hashes.file_hashes`. Raises WeightsError where they aren't on this machine.
     """
@@ -147,18 +148,19 @@ def weights_identity(params: EncoderParams, weights_root: str | Path | None, cac
         return file_hashes([file], cache)[0]
     if params.weights is None:
         return None
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
     repository = _hub_repository(params)
-    reference = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model") / "refs" / "main"
-    if not reference.is_file():
-        raise WeightsError(_how_to_get(params, None, f"{repository} is not in the cache"))
+    if params.name.startswith("align:") and Path(repository).is_dir():  # it takes one in a repository's place
+        return digest(file_hashes(sorted(file for file in Path(repository).rglob("*") if file.is_file()), cache))
+    from huggingface_hub import constants
+
+    reference = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "refs" / "main"
+    if not repository or not reference.is_file():
+        raise WeightsError(_how_to_get(params, None, f"{repository or 'none known there'} is not in the cache"))
     return f"{repository}@{reference.read_text().strip()}"
 
 
 def _hub_repository(params: EncoderParams) -> str:
-    """Where the library gets a tag's weights from: owner/name on the model hub."""
+    """Where the library gets a tag's weights from: owner/name on the model hub; "" where it has them from nowhere."""
     source, _, name = params.name.partition(":")
     if source == "open_clip":
         import open_clip
@@ -167,7 +169,8 @@ def _hub_repository(params: EncoderParams) -> str:
     if source == "timm":
         import timm
 
-        return timm.get_pretrained_cfg(name).hf_hub_id
+        known = timm.get_pretrained_cfg(name)
+        return (known and known.hf_hub_id) or ""
     return name
 
 

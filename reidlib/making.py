@@ -132,7 +132,8 @@ def load_embedder(unit: Unit, store: Store) -> Embedder:
 def load_gate(unit: Unit, store: Store) -> nn.Module:
     """A trained gate, which works on the experts' embeddings."""
     shapes = _shapes(unit, store)
-    dims = [shape[1] for name, shape in shapes.items() if name.startswith("projections.")]
+    experts = sum(name.startswith("projections.") for name in shapes)  # in the file, 10 stands before 2
+    dims = [shapes[f"projections.{i}.weight"][1] for i in range(experts)]
     gate = GATES[unit.inputs["gate"]](dims, unit.inputs["width"], shapes["neck.classifier.weight"][0])
     return _loaded(gate, unit, store)
 

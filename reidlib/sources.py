@@ -39,20 +39,22 @@ def _read_all() -> dict[str, str]:
 
 
 _TEXTS = _read_all()
+_PLUGINS: dict[str, Path] = {}  # module -> its file
 
 
 class Module(NamedTuple):
     """What a module defines and what it imports from this project."""
 
-    definitions: dict[str, ast.stmt]
+    definitions: dict[str, ast.AST]
     imports: dict[str, tuple[str, str | None]]  # alias -> module and the name in it; None: the module itself
     statements: list[ast.stmt]  # what runs at its import besides: it may change what everything does
 
 
 def edited() -> dict[str, str]:
     """The project's modules that are no longer what this process read at its start: module -> its file."""
-    now = _read_all()
-    return {name: name.replace(".", "/") + ".py" for name, text in _TEXTS.items() if name in now and now[name] != text}
+    now = _read_all() | {name: file.read_text() for name, file in _PLUGINS.items() if file.exists()}
+    changed = [name for name, text in _TEXTS.items() if now.get(name, text) != text]
+    return {name: str(_PLUGINS.get(name, name.replace(".", "/") + ".py")) for name in changed}
 
 
 def refuse_edited(code: Iterable[str]) -> None:
@@ -72,14 +74,14 @@ def refuse_edited(code: Iterable[str]) -> None:
 def load_plugin(file: str | Path) -> None:
     """Import a Python file that adds layouts, gates or terms to their tables; its functions are followed like reidlib's.
 
-    Once in a process, and again where it was edited. Raises RuntimeError naming the file where it can't be read or run.
+    Once in a process. Raises RuntimeError naming the file where it can't be read or run.
     """
     file = Path(file).resolve()
-    name = f"plugin_{file.stem}"
+    if file in _PLUGINS.values():
+        return
+    name = f"plugin_{file.stem}" + "_" * sum(other.stem == file.stem for other in _PLUGINS.values())
     try:
         text = file.read_text()
-        if _TEXTS.get(name) == text:
-            return
         module = types.ModuleType(name)
         module.__file__ = str(file)
         sys.modules[name] = module  # where dataclasses and pickles look for it
@@ -87,7 +89,7 @@ def load_plugin(file: str | Path) -> None:
     except Exception as error:
         sys.modules.pop(name, None)
         raise RuntimeError(f"plugin {file}: {type(error).__name__}: {error}") from error
-    _TEXTS[name] = text
+    _TEXTS[name], _PLUGINS[name] = text, file
     for cached in (_reached, _module, _definition):
         cached.cache_clear()
 
@@ -109,14 +111,21 @@ def reached_from(text: str) -> dict[str, str]:
 def _reached(functions: tuple) -> dict[str, str]:
     found: dict[str, str] = {}
     for function in functions:
-        if function.__module__ in _TEXTS:
-            found |= _follow([(function.__module__, function.__qualname__.partition(".")[0])])
-        else:
-            file = inspect.getsourcefile(function)
-            text = Path(file).read_text() if file and Path(file).is_file() else inspect.getsource(function)
-            found |= _follow(_names(ast.parse(text), _module_of(text)))
-            found[f"{function.__module__}.{function.__qualname__}"] = _hash(ast.parse(text))
+        if not hasattr(function, "__qualname__"):
+            raise TypeError(f"{function!r} is no function or class: which code it runs can't be told")
+        module, name = function.__module__, function.__qualname__.partition(".")[0]
+        if module in _TEXTS and name in _module(module).definitions:
+            found |= _follow([(module, name)])
+        else:  # a lambda counts with all of its file, too
+            text = _TEXTS.get(module) or _text_of(function)
+            found |= _follow(_names(ast.parse(text), _module_of(text), module if module in _TEXTS else None))
+            found[f"{module}.{function.__qualname__}"] = _hash(ast.parse(text))
     return found
+
+
+def _text_of(function: Callable) -> str:
+    file = inspect.getsourcefile(function)
+    return Path(file).read_text() if file and Path(file).is_file() else inspect.getsource(function)
 
 
 def _follow(start: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -196,13 +205,17 @@ def _module_of(text: str) -> Module:
                     imports[alias.asname or alias.name.partition(".")[0]] = (
                         alias.name if alias.asname else alias.name.partition(".")[0], None,
                     )  # fmt: skip
+
+    def define(name: str, node: ast.stmt) -> None:  # a name that is given twice is all that it is given
+        definitions[name] = ast.Module([definitions[name], node], []) if name in definitions else node
+
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            definitions[node.name] = node
+            define(node.name, node)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in (part for t in targets for part in ast.walk(t) if isinstance(part, ast.Name)):
-                definitions[target.id] = node
+                define(target.id, node)
         elif not isinstance(node, (ast.Import, ast.ImportFrom)) and not _is_text(node):
             statements.append(node)
     return Module(definitions, imports, statements)
@@ -256,5 +269,3 @@ def _dump(node) -> str:
         return repr(node)
     inside = [(name, getattr(node, name, None)) for name in node._fields if name not in ("ctx", "kind", "type_comment")]
     return f"{type(node).__name__}({','.join(f'{n}={_dump(v)}' for n, v in inside if v is not None and v != [])})"
-
-

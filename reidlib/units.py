@@ -68,7 +68,8 @@ class Unit:
     @cached_property
     def key(self) -> str:
         code = sorted(set(self.dependencies["code"].values()))  # by content: a definition that only moved is the same
-        return digest([self.kind, self.dependencies["inputs"], self.dependencies["parents"], code])
+        parents = list(self.dependencies["parents"].values())  # in their order, which counts; what they are called doesn't
+        return digest([self.kind, self.dependencies["inputs"], parents, code])
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Store:
                 processes.wait()  # for all to have looked before one of them writes
                 if to_do:
                     self._make(unit, folder)
-        self._link(unit, folder)
+        self._link(unit)
         return folder
 
     def arrays(self, unit: Unit) -> dict[str, np.ndarray]:
@@ -119,7 +120,7 @@ class Store:
         if (folder / "unit.json").exists():
             return FINISHED, ""
         before = _record(self._linked(unit))
-        why = "; ".join(self._differences(before["dependencies"], unit)[:3]) if before else ""
+        why = "; ".join(self._differences(before, unit)[:3]) if before else ""
         if any(folder.glob("checkpoint*")):
             return HALF_DONE, why
         return (STALE, why) if before else (MISSING, "")
@@ -153,7 +154,8 @@ class Store:
                 "seconds": round(time.perf_counter() - start, 2), "finished": now(),
                 "resumed": resumed, "processes": processes.count(), "environment": origin(),
             }  # fmt: skip
-            record = {"label": unit.label, "dependencies": unit.dependencies, "made": made}
+            unkept = {f"{p.kind}/{p.key}": {"dependencies": p.dependencies} for p in unit.parents.values() if not p.kept}
+            record = {"label": unit.label, "dependencies": unit.dependencies, "unkept": unkept, "made": made}
             write_atomically(folder / "unit.json", lambda path: path.write_text(json.dumps(record, indent=1)))
             for checkpoint in folder.glob("checkpoint*"):
                 checkpoint.unlink()
@@ -162,22 +164,28 @@ class Store:
     def _linked(self, unit: Unit) -> Path:
         return self.root / self.study / "units" / re.sub("[:/ ]", "-", unit.label)
 
-    def _link(self, unit: Unit, folder: Path) -> None:
-        link = self._linked(unit)
-        target = os.path.relpath(folder, link.parent)
-        if processes.first() and not (link.is_symlink() and os.readlink(link) == target):
-            link.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(link, lambda path: path.symlink_to(target))
+    def _link(self, unit: Unit) -> None:
+        """Links to a finished unit and to all it is made from, which another study may have made: none is that one's alone."""
+        if unit.kept:
+            link = self._linked(unit)
+            target = os.path.relpath(self.folder(unit), link.parent)
+            if not processes.first() or (link.is_symlink() and os.readlink(link) == target):
+                return
+            if (self.folder(unit) / "unit.json").exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(link, lambda path: path.symlink_to(target))
+        for parent in unit.parents.values():
+            self._link(parent)
 
-    def _differences(self, before: dict, unit: Unit) -> list[str]:
-        """What a unit depended on before and does no longer, in words, the deepest cause first."""
-        now = unit.dependencies
+    def _differences(self, record: dict, unit: Unit) -> list[str]:
+        """What a unit depended on by its record and does no longer, in words, the deepest cause first."""
+        before, now = record["dependencies"], unit.dependencies
         found = differences(before["inputs"], now["inputs"], f"{unit.place}." if unit.place else "")
         for name, parent in unit.parents.items():
             earlier = before["parents"].get(name)
             if earlier != now["parents"][name]:
-                record = _record(self.root / "units" / earlier) if earlier else None
-                found += self._differences(record["dependencies"], parent) if record else [f"another {name}"]
+                known = earlier and (_record(self.root / "units" / earlier) or record.get("unkept", {}).get(earlier))
+                found += self._differences(known, parent) if known else [f"another {name}"]
         if not found:
             code = set(before["code"].items()) ^ set(now["code"].items())
             found = [f"code has changed: {', '.join(sorted({name for name, _ in code}))}"]

@@ -13,7 +13,7 @@ from reidlib.sources import PROJECT
 def main(study: str) -> int:
     artifacts = PROJECT / "artifacts"
     own = artifacts / study
-    if not study or Path(study).name != study or study == "units" or not (own / "units").is_dir():
+    if study in ("", "..", "units") or Path(study).name != study or not (own / "units").is_dir():
         print(f"clean: no study '{study}' has made anything in {artifacts}; name one as STUDY=demo", file=sys.stderr)
         return 1
     others = {link.resolve() for link in artifacts.glob("*/units/*") if link.is_symlink() and link.parents[1] != own}

@@ -6,7 +6,6 @@ python scripts/status.py params/demo.yaml
 import sys
 
 from reidlib.data import DataError
-from reidlib.encoders import WeightsError
 from reidlib.params import ParamsError
 from reidlib.study import open_study
 from reidlib.units import FINISHED
@@ -18,7 +17,7 @@ def main(file: str) -> int:
     try:
         study = open_study(file)
         units = study.state()
-    except (DataError, ParamsError, WeightsError) as error:
+    except (DataError, ParamsError, RuntimeError) as error:  # weights and plugins among the latter
         print(f"{file}: {error}", file=sys.stderr)
         return 1
     for unit in units.itertuples():

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks import loading, page, peers, retrieval, timing
+from benchmarks import loading, page, peers, retrieval, timing, training
 from reidlib.training import Machine
 
 SETS = retrieval.draw("30x200x16")
@@ -69,3 +69,16 @@ def test_tables_become_a_page(tmp_path):
     for name in ("evaluation", "reranking", "teacher"):
         assert (tmp_path / f"{name}.png").exists() and (tmp_path / f"{name}.svg").exists() and f"{name}.png" in said
     assert pd.read_csv(tmp_path / "teacher.csv")["machine"][0] in said
+
+
+def test_training_is_timed_with_teacher_and_without():
+    for name, run in (("training", training.run), ("teacher", training.run_teacher)):
+        table = run(Machine("cpu"), quick=True)
+        assert set(table["case"]) == {name} and (table["seconds"] > 0).all()
+        said = " ".join(table["method"])
+        assert all(
+            part in said
+            for part in {"training": ("expert:clip, bf16", "gate", "student's input"), "teacher": ("cached", "online")}[
+                name
+            ]
+        )

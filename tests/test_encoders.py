@@ -8,11 +8,10 @@ import pytest
 import timm
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from safetensors.torch import save_file
+from safetensors.torch import load_model, save_file, save_model
 from torch import nn
 from transformers import AlignConfig, AlignModel, AlignTextConfig, AlignVisionConfig
 
-from reidlib.artifacts import Store
 from reidlib.encoders import Encoder, WeightsError, build, image_tower, miniature
 from reidlib.losses import Target, reid_loss
 from reidlib.models import Embedder
@@ -268,31 +267,28 @@ def test_the_real_architectures_build_train_a_step_save_and_load(tmp_path, name,
     recipe = Recipe(epochs=1, p=2, k=2, lr=1e-4, warmup=0)
     machine = Machine("cpu")
 
-    def step(model, folder):
-        before = next(model.encoder.parameters()).detach().clone()
-        history = train(
-            model, folder, batches=FourPictures(size), epochs=1, lr=1e-4, warmup=0, layer_decay=0.8, machine=machine,
-            objective=lambda output, target: reid_loss(output, target, recipe),
-        )  # fmt: skip
-        assert not torch.equal(before, next(model.encoder.parameters()))
-        return history
+    def fresh():
+        return Embedder(build(EncoderParams(name=name), size), identities=2)
 
-    def fresh(pretend=lambda model, folder: pytest.fail("trained twice")):
-        model = Embedder(build(EncoderParams(name=name), size), identities=2)
-        Store(tmp_path).fit("real", {"name": name}, model, pretend)
-        return model
-
-    model = fresh(step)
+    model = fresh()
+    before = next(model.encoder.parameters()).detach().clone()
+    train(
+        model, tmp_path, batches=FourPictures(size), epochs=1, lr=1e-4, warmup=0, layer_decay=0.8, machine=machine,
+        objective=lambda output, target: reid_loss(output, target, recipe),
+    )  # fmt: skip
+    assert not torch.equal(before, next(model.encoder.parameters()))
     assert sum(p.numel() for p in model.encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
     images = pictures(2, size).numpy()
     made = embed(model, images, machine)
     assert made.shape == (2, model.dim)
+    save_model(model, tmp_path / "weights.safetensors")
     del model
-    assert (embed(fresh(), images, machine) == made).all()
+    load_model(again := fresh(), tmp_path / "weights.safetensors")
+    assert (embed(again, images, machine) == made).all()
 
 
 def test_a_study_that_builds_no_network_imports_none_of_their_libraries():
-    code = "import sys; from reidlib import claims, figures, report, study; print(*sys.modules)"
+    code = "import sys; from reidlib import claims, figures, gathering, report, study; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     slow = {"open_clip", "transformers", "timm", "torchvision", "torch._dynamo", "scipy.stats", "sklearn", "nbformat"}
     assert "torch" in done.stdout.split()

@@ -10,14 +10,13 @@ from reidlib.losses import (
     Target,
     balance_loss,
     distillation_loss,
-    embedding_distillation,
     identity_loss,
     logit_distillation,
     moe_loss,
     reid_loss,
-    relational_distillation,
     triplet_loss,
 )
+from reidlib.losses.distillation import embedding, relational
 from reidlib.models import Output
 from reidlib.params import DistillationParams, Recipe
 
@@ -39,6 +38,10 @@ def output(seed=0):
         random(6, 4, seed=seed), random(6, 4, seed=seed + 1), random(6, 3, seed=seed + 2), random(6, 5, seed=seed + 3),
         torch.tensor([[0.75, 0.25]] * 6),
     )  # fmt: skip
+
+
+def said(**of):
+    return Output(None, **{"embedding": None, "logits": None} | of)
 
 
 def target(seed=10):
@@ -106,18 +109,22 @@ def test_logit_distillation_is_t_squared_kl_of_softened_probabilities():
 def test_embedding_distillation_is_the_cosine_distance():
     teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     student = torch.tensor([[5.0, 0.0], [3.0, 0.0]])
-    assert embedding_distillation(student, teacher).item() == pytest.approx(0.5)
-    assert embedding_distillation(-teacher, teacher).item() == pytest.approx(2)
+    assert embedding(said(projected=student), Target(None, teacher), None).item() == pytest.approx(0.5)
+    assert embedding(said(projected=-teacher), Target(None, teacher), None).item() == pytest.approx(2)
 
 
 def test_relational_distillation_sees_neither_rotation_nor_scale_nor_width():
     teacher = random(6, 5)
-    assert relational_distillation(3 * teacher @ rotation(5), teacher).item() == pytest.approx(0, abs=1e-10)
-    assert relational_distillation(F.pad(teacher, (0, 4)), teacher).item() == pytest.approx(0, abs=1e-10)
-    assert relational_distillation(random(6, 5, seed=3), teacher).item() > 0.01
+
+    def difference(student, teacher=teacher):
+        return relational(said(embedding=student), Target(None, teacher), None).item()
+
+    assert difference(3 * teacher @ rotation(5)) == pytest.approx(0, abs=1e-10)
+    assert difference(F.pad(teacher, (0, 4))) == pytest.approx(0, abs=1e-10)
+    assert difference(random(6, 5, seed=3)) > 0.01
     # two pictures: cosine 1 for the student, 0 for the teacher, both off the diagonal
     same, apart = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert relational_distillation(same, apart).item() == pytest.approx(1)
+    assert difference(same, apart) == pytest.approx(1)
 
 
 def test_terms_come_weighted_and_those_of_no_weight_are_left_out():
@@ -128,7 +135,7 @@ def test_terms_come_weighted_and_those_of_no_weight_are_left_out():
     terms = moe_loss(output(), target(), RECIPE, balance=0.1)
     assert terms["balance"].item() == pytest.approx(0.1 * 0.25) and list(terms) == ["identity", "triplet", "balance"]
 
-    kd = DistillationParams(teachers=[], temperature=3, logit=2.0, embedding=0.0, relational=0.5)
+    kd = DistillationParams(teachers=[], temperature=3, terms={"relational": 0.5, "embedding": 0.0, "logit": 2.0})
     terms = distillation_loss(output(), target(), RECIPE, kd)
     assert list(terms) == ["identity", "triplet", "logit", "relational"]
     expected = 2 * logit_distillation(output().logits, target().logits, 3)

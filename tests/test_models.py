@@ -1,4 +1,4 @@
-"""Embedder, Fusion and MixtureOfExperts: what they return, where gradients go, and what a fresh fusion is equal to."""
+"""Embedder, gates and MixtureOfExperts: what they return, where gradients go, and what a fresh fusion is equal to."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from reidlib.encoders import Encoder, build
-from reidlib.models import Embedder, Fusion, MixtureOfExperts, RoutedExperts, Router, deployed
+from reidlib.gates import GATES
+from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router, deployed
 from reidlib.params import EncoderParams
 
 torch.set_num_threads(1)
@@ -30,7 +31,7 @@ def expert(dim, identities=3, **more):
 
 def fusion(kind, width=32, dims=DIMS, seed=0):
     torch.manual_seed(seed)
-    return Fusion(dims, width, 7, kind)
+    return GATES[kind](dims, width, 7)
 
 
 def decided(kind):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from reidlib.making import untrained
 from reidlib.profiling import profile
 from reidlib.study import open_study
 from reidlib.training import Machine
@@ -14,9 +15,11 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def costs():
     """Parameters and MACs of experts, MoE, router and student."""
-    paper = open_study("params/paper.yaml")
-    noise = np.random.default_rng(0).integers(0, 256, (2, 3, *paper.size("market1501")), dtype=np.uint8)
-    rows = profile(paper.untrained(noise), noise, Machine("cpu"), runs=1, batch=2)
+    inputs = open_study("params/demo.yaml").plan.costs("paper").inputs
+    noise = np.random.default_rng(0).integers(0, 256, (2, 3, *inputs["size"]), dtype=np.uint8)
+    models = untrained(inputs["networks"], inputs["width"], inputs["size"], noise)
+    rows = profile(models, noise, Machine("cpu"), runs=1, batch=2)
+    rows["method"] = rows["method"].str.removesuffix("/configuration=paper")
     return rows.pivot(index="method", columns="metric", values="value")
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from reidlib.params import ParamsError, find, load
+from reidlib.study import open_study
 
 FOLDER = Path(__file__).parents[1] / "params"
 
@@ -120,12 +121,15 @@ def test_a_wrong_type_is_named_with_what_was_given(refused, where, value):
         ("student.recipe.margin", 0),
         ("student.recipe.p", 1),
         ("datasets.people.size", [32, 0]),
-        ("datasets.people.layout", "market"),
         ("student.encoder.name", "clip-vit"),
         ("moe.gates", []),
-        ("moe.gates", ["soft", "hard"]),
         ("seeds", [-1]),
         ("precision", "fp64"),
+        ("threads", 0),
+        ("distillation.temperature", 0),
+        ("distillation.terms", {}),
+        ("distillation.terms", {"logit": -1}),
+        ("moe.balance", {"soft": -1}),
     ],
 )
 def test_an_impossible_value_is_named(refused, where, value):
@@ -205,8 +209,17 @@ def test_overrides_are_checked_like_the_file(tmp_path, refused):
     assert study.student.recipe.lr == 0.5 and study.seeds == [3, 4] and study.moe.gates == ["soft", "top1"]
     assert "student.recipe.lrr: unknown key; did you mean 'lr'?" in refused({}, overrides=["student.recipe.lrr=1"])
     assert "write it key.key=value" in refused({}, overrides=["student.recipe.lr"])
-    assert "'lr' is no mapping" in refused({}, overrides=["student.recipe.lr.x=1"])
+    said = refused({}, overrides=["student.recipe.lr.x=1"])
+    assert "override 'student.recipe.lr.x=1'" in said and "no mapping" in said
     assert "override 'seeds=[0'" in refused({}, overrides=["seeds=[0"])
+
+
+def test_an_override_of_one_weight_leaves_the_others_at_their_defaults(tmp_path):
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(tree()))
+    study = load(tmp_path / "s.yaml", ["distillation.terms.logit=2", "moe.balance.soft=0.5"])
+    assert study.distillation.terms == {"logit": 2, "embedding": 1, "relational": 1}
+    assert study.moe.balance == {"soft": 0.5, "top1": 0.01}
+    assert load(tmp_path / "s.yaml").distillation.terms["logit"] == 1
 
 
 def test_an_override_leaves_alone_what_shares_a_yaml_anchor(tmp_path):
@@ -230,8 +243,54 @@ def test_a_missing_file_is_named_with_the_ones_there_are(tmp_path, monkeypatch):
     assert find("params/demo.yaml") == tmp_path / "params" / "demo.yaml"
 
 
-@pytest.mark.parametrize("text, said", [("", "a mapping"), ("- 1", "a mapping"), ("a: [", "not readable as YAML")])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "a mapping"), ("- 1", "a mapping"), ("a: [", "not readable as YAML"), ("? [a]\n: 1", "not readable as YAML"),
+    ],
+)  # fmt: skip
 def test_what_is_no_mapping_is_refused(tmp_path, text, said):
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(ParamsError, match=said):
         load(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize(
+    "where, wrong, meant",
+    [
+        ("datasets.people.layout", "market", "market1501"),
+        ("moe.gates", ["soft", "top-1"], "top1"),
+        ("moe.balance", {"softt": 1}, "soft"),
+        ("distillation.terms", {"relation": 1}, "relational"),
+    ],
+)
+def test_a_layout_gate_or_term_that_no_table_has_is_named_with_the_nearest(tmp_path, where, wrong, meant):
+    content = tree()
+    put(content, where, wrong)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError) as error:
+        open_study(tmp_path / "study.yaml")
+    assert f"- {where}: there is no '" in str(error.value) and f"did you mean '{meant}'?" in str(error.value)
+
+
+def test_an_ablation_of_a_term_without_weight_is_named_with_the_nearest(refused):
+    ablations = {"datasets": ["people"], "terms": ["logit+relatonal"]}
+    assert "'relatonal' has no weight in distillation.terms; did you mean 'relational'?" in refused(
+        {"ablations": ablations}
+    )
+
+
+@pytest.mark.parametrize("where", ["", "student:\n  "])
+def test_a_doubled_key_is_refused_and_its_line_named(tmp_path, where):
+    (tmp_path / "study.yaml").write_text(f"title: t\n{where}x: 1\n{'  ' * bool(where)}x: 2\n")
+    with pytest.raises(ParamsError, match=rf"the key 'x' stands there twice(.|\n)*line {3 + bool(where)}"):
+        load(tmp_path / "study.yaml")
+
+
+def test_a_key_that_a_yaml_merge_brings_too_is_not_doubled(tmp_path):
+    text = yaml.safe_dump({"base": tree()["student"]["recipe"]} | tree(), sort_keys=False)
+    text = text.replace("base:", "x-base: &base") + "z: {<<: *base, lr: 0.5}\n"
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(ParamsError) as error:  # of unknown keys alone
+        load(tmp_path / "study.yaml")
+    assert "2 thing(s)" in str(error.value) and "- z: unknown key" in str(error.value)

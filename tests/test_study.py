@@ -2,81 +2,31 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
-import yaml
 from safetensors.torch import load_file
+from torch import nn
 
-from reidlib import params
+from reidlib import agenda, making, params, sources
 from reidlib.data import DataError
 from reidlib.study import open_study
+from reidlib.training import OnlineTeacher
+from reidlib.units import FINISHED, MISSING, STALE
 
 torch.set_num_threads(1)
-RECIPE = {"epochs": 1, "p": 4, "k": 2, "lr": 0.001, "augmentation": {"pad": 2}}
-BUILTIN = {"train_ids": 8, "test_ids": 4, "cameras": 2, "images": 2}
-CLIP = {
-    "embed_dim": 16,
-    "vision": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-    "text": {"layers": 1, "width": 16, "heads": 2},
-}
-ALIGN = {
-    "vision": {"width_coefficient": 0.1, "depth_coefficient": 0.1},
-    "text": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
-}
-TREE = {
-    "title": "tiny",
-    "seeds": [0],
-    "device": "cpu",
-    "datasets": {
-        "vehicles": {"layout": "veri776", "size": [32, 32], "builtin": BUILTIN | {"domain": "vehicles"}},
-        "people": {"layout": "market1501", "size": [32, 32], "builtin": BUILTIN | {"domain": "people"}},
-    },
-    "experts": {
-        "clip": {"encoder": {"name": "open_clip:mini", "size": [32, 32], "miniature": CLIP}, "recipe": RECIPE},
-        "align": {"encoder": {"name": "align:mini", "size": [32, 32], "miniature": ALIGN}, "recipe": RECIPE},
-    },
-    "moe": {
-        "gates": ["soft", "top1", "uniform", "concat", "router"],
-        "width": 48,
-        "recipe": RECIPE,
-        "router": {"encoder": {"name": "timm:test_byobnet"}, "recipe": RECIPE},
-    },
-    "student": {"encoder": {"name": "timm:test_efficientnet"}, "recipe": RECIPE},
-    "distillation": {"teachers": ["clip", "align", "uniform", "moe"]},
-    "ablations": {
-        "datasets": ["vehicles"],
-        "terms": ["logit", "embedding+relational"],
-        "temperatures": [1],
-        "online": True,
-        "sizes": {"vit": {"name": "timm:test_vit", "size": [160, 160]}},
-    },
-    "mixed": True,
-    "pretraining": {"pictures": 16, "epochs": 1, "batch": 8},
-}
-
-
-def write(root, **changes):
-    file = root / "params" / "tiny.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(TREE | changes, sort_keys=False))
-    return file
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The study's params file and each method's evaluation, all made there."""
-    file = write(tmp_path_factory.mktemp("study"))
-    study = open_study(file)
-    return file, {method: study.evaluate(method, "vehicles", 0) for method in study.methods}
 
 
 def no_training(*args, **kwargs):
     pytest.fail(f"trained again: {kwargs.get('label')}")
 
 
-def weights(study, folder):
-    files = sorted((study.root / "artifacts").rglob(f"{folder}/*/weights.safetensors"))
-    assert len(files) == 1
-    return load_file(files[0])
+def weights(study, method):
+    return load_file(study.store.make(study.plan.network(method, "vehicles", 0)) / "weights.safetensors")
+
+
+def states(study):
+    """State and why of each unit by its label."""
+    return {row.unit: (row.state, row.why) for row in study.state().itertuples()}
 
 
 def test_every_method_is_evaluated(made):
@@ -91,8 +41,8 @@ def test_every_method_is_evaluated(made):
 
 def test_what_is_made_is_found_again_with_the_same_numbers(made, monkeypatch):
     file, results = made
-    monkeypatch.setattr("reidlib.study.train", no_training)
-    monkeypatch.setattr("reidlib.study.embed", no_training)
+    monkeypatch.setattr("reidlib.making.train", no_training)
+    monkeypatch.setattr("reidlib.making.embed", no_training)
     study = open_study(file)
     for method, result in results.items():
         again = study.evaluate(method, "vehicles", 0)
@@ -100,14 +50,14 @@ def test_what_is_made_is_found_again_with_the_same_numbers(made, monkeypatch):
 
 
 def test_another_folder_gives_the_same_numbers_in_whatever_order_it_is_asked(made, tmp_path):
-    study = open_study(write(tmp_path))
+    study = open_study(tiny.write(tmp_path))
     study.evaluate("student+kd:moe", "people", 0)  # pretraining and another data set come first here
     for method in ["student+kd:moe", "moe:top1", "expert:align", "student"]:
         assert study.evaluate(method, "vehicles", 0).mAP == made[1][method].mAP, method
     theirs = open_study(made[0])
-    for folder in ["expert-clip-vehicles-seed-0", "moe-soft-vehicles-seed-0", "student+kd-moe-vehicles-seed-0"]:
-        ours, others = weights(study, folder), weights(theirs, folder)
-        assert all(torch.equal(ours[name], others[name]) for name in others), folder
+    for method in ["expert:clip", "moe:soft", "student+kd:moe"]:
+        ours, others = weights(study, method), weights(theirs, method)
+        assert all(torch.equal(ours[name], others[name]) for name in others), method
 
 
 def test_embeddings_are_the_models_own(made):
@@ -122,13 +72,15 @@ def test_embeddings_are_the_models_own(made):
 
 
 def test_the_top1_gate_gives_what_the_chosen_expert_gives_alone(made):
-    study, names = open_study(made[0]), list(TREE["experts"])
+    study, names = open_study(made[0]), list(tiny.TREE["experts"])
     where = {"train": "vehicles", "seed": 0, "part": "gallery"}
     chosen = study.gate_weights("top1", "vehicles", 0)[names].to_numpy().argmax(1)
     alone = np.stack([study.embeddings(f"moe:top1/expert={name}", **where) for name in names])
     assert not np.allclose(alone[0], alone[1])
     assert np.allclose(study.embeddings("moe:top1", **where), alone[chosen, np.arange(len(chosen))], atol=1e-5)
-    assert study.origin("moe:top1/expert=clip", "vehicles", 0) == study.origin("moe:top1", "vehicles", 0)
+    assert (
+        study.plan.network("moe:top1/expert=clip", "vehicles", 0).key == study.plan.network("moe:top1", "vehicles", 0).key
+    )
     with pytest.raises(ValueError, match="'clop' is no expert of this study; it has clip, align"):
         study.embeddings("moe:top1/expert=clop", **where)
 
@@ -137,8 +89,9 @@ def test_a_teacher_says_what_its_model_says(made):
     study = open_study(made[0])
     pixels = torch.from_numpy(np.array(study.pixels("vehicles", "train")))
     for teacher, method in {"clip": "expert:clip", "moe": "moe:soft", "uniform": "moe:uniform"}.items():
-        (cache, width), model = study.teacher(teacher, "vehicles", 0), study.model(method, "vehicles", 0)
-        assert width == model.dim
+        cache = making.cached_teacher(study.plan.network(f"student+kd:{teacher}", "vehicles", 0), study.store)
+        model = study.model(method, "vehicles", 0)
+        assert cache.embedding.shape == (len(pixels), 2, model.dim)
         neck = model.neck if teacher == "clip" else model.fusion.neck
         for side, images in enumerate([pixels, pixels.flip(3)]):
             with torch.no_grad():
@@ -154,9 +107,11 @@ def test_the_online_teacher_says_the_same_of_a_picture_that_is_not_augmented(mad
     images = torch.from_numpy(np.array(pixels))
     images[flipped] = images[flipped].flip(3)
     for teacher in ("clip", "moe"):
-        cached, online = (study.teacher(teacher, "vehicles", 0, how)[0] for how in ("cached", "online"))
+        units = (study.plan.network(f"student+kd:{teacher}{how}", "vehicles", 0) for how in ("", "/teacher=online"))
+        cached = making.cached_teacher(next(units), study.store)
+        online = OnlineTeacher(making.load_teacher(next(units), study.store))
         index = np.arange(len(pixels))
-        for ours, theirs in zip(cached.says(index, flipped, images), online.says(index, flipped, images)):
+        for ours, theirs in zip(cached.targets(index, flipped, images), online.targets(index, flipped, images)):
             assert np.allclose(ours, theirs, atol=1e-4)
             assert not theirs.requires_grad
 
@@ -197,22 +152,25 @@ def test_variants_differ_in_what_they_name_and_nothing_else(made):
 
 def test_training_on_all_data_sets_at_once(made):
     study = open_study(made[0])
-    assert study.mixed == "vehicles+people"
-    whole, parts = study.dataset(study.mixed), [study.dataset(name) for name in ("vehicles", "people")]
+    mixed = agenda.mixed(study.params)
+    assert mixed == "vehicles+people"
+    whole, parts = study.dataset(mixed), [study.dataset(name) for name in ("vehicles", "people")]
     assert len(whole.train) == sum(len(part.train) for part in parts)
-    assert study.identities(study.mixed) == sum(part.train["pid"].nunique() for part in parts)
-    assert study.labels(study.mixed).max() == study.identities(study.mixed) - 1
+    labels = study.plan.data.labels(mixed)
+    assert set(labels) == set(range(sum(part.train["pid"].nunique() for part in parts)))
     for test in ("vehicles", "people"):
-        assert 0 < study.evaluate("student+kd:moe", study.mixed, 0, test).mAP <= 1
-    weights = study.gate_weights("soft", study.mixed, 0)
+        assert 0 < study.evaluate("moe:soft", mixed, 0, test).mAP <= 1
+    weights = study.gate_weights("soft", mixed, 0)
     assert list(weights["domain"].unique()) == ["vehicles", "people"]
 
 
 def test_what_methods_cost_can_be_measured_without_training(made):
     study = open_study(made[0])
     pictures = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
-    models = study.untrained(pictures)
-    assert list(models) == ["expert:clip", "expert:align", "moe:soft", "moe:router", "student"]
+    experts = {f"expert:{name}": expert.encoder for name, expert in study.params.experts.items()}
+    encoders = experts | {"student": study.params.student.encoder, "moe:router": study.params.moe.router.encoder}
+    models = {name.partition("/")[0]: model for name, model in making.untrained(encoders, 48, (32, 32), pictures).items()}
+    assert set(models) == {"expert:clip", "expert:align", "moe:soft", "moe:router", "student"}
     with torch.no_grad():
         choice = models["moe:router"].router(torch.from_numpy(pictures)).argmax(1)
     assert choice.bincount().tolist() == [4, 4]
@@ -222,14 +180,28 @@ def test_what_methods_cost_can_be_measured_without_training(made):
     )
 
 
-def test_where_a_result_was_made_is_kept(made):
-    study = open_study(made[0])
-    origin = study.origin("student+kd:moe", "vehicles", 0)
-    assert origin["unit"].startswith("student+kd-moe-vehicles-seed-0/") and origin["seconds"] > 0
-    assert study.origin("pixels", "vehicles", 0) is None and study.origin("moe:concat", "vehicles", 0) is None
+def test_only_what_depends_on_a_change_is_made_again(made):
+    def anew(*overrides):
+        """The networks of methods that are no variants, trained on vehicles, that are others after a change."""
+        before, after = (open_study(made[0], changes).plan.units() for changes in ((), overrides))
+        other = [label for label, unit in before.items() if label in after and after[label].key != unit.key]
+        return {label for label in other if before[label].kind in kinds and "/" not in label and "people" not in label}
+
+    kinds = ("embedder", "gate", "router", "pretrained")
+    at = " vehicles seed 0"
+    taught = {f"student+kd:{teacher}{at}" for teacher in ("clip", "align", "uniform", "moe")}
+    gates = {f"moe:{gate}{at}" for gate in ("soft", "top1", "uniform", "router")}
+    assert anew("student.recipe.lr=0.002") == {f"student{at}", *taught}
+    assert anew("moe.balance.soft=0.5") == {f"moe:soft{at}", f"student+kd:moe{at}"}
+    assert anew("moe.recipe.lr=0.002") == gates | {f"student+kd:uniform{at}", f"student+kd:moe{at}"}
+    assert anew("distillation.temperature=2") == taught
+    assert anew("experts.clip.recipe.lr=0.002") == {f"expert:clip{at}"} | gates | taught - {f"student+kd:align{at}"}
+    assert anew("pretraining.epochs=2") >= {"pretrain clip", "pretrain align", f"expert:clip{at}", f"expert:align{at}"}
+    assert anew("distillation.terms.logit=2", "ablations.terms=[]") == taught
+    assert anew("profiling.runs=2", "title=another", "seeds=[0, 1]", "ablations.temperatures=[2]") == set()
 
 
-def test_only_what_depends_on_a_change_is_trained_again(made, monkeypatch):
+def test_a_change_is_made_when_it_is_asked_for_and_nothing_else_is(made, monkeypatch):
     trained = []
 
     def spy(model, folder, *, label, **rest):
@@ -238,19 +210,64 @@ def test_only_what_depends_on_a_change_is_trained_again(made, monkeypatch):
 
     from reidlib.training import train
 
-    monkeypatch.setattr("reidlib.study.train", spy)
-    study = open_study(made[0], ["moe.recipe.lr=0.002"])
+    monkeypatch.setattr("reidlib.making.train", spy)
+    other = made[0].with_name("other.yaml")
+    other.write_text(made[0].read_text())
+    study = open_study(other, ["moe.recipe.lr=0.003"])
     study.evaluate("student", "vehicles", 0)
     study.evaluate("student+kd:clip", "vehicles", 0)
     assert trained == []
     study.evaluate("student+kd:moe", "vehicles", 0)
     assert trained == ["moe:soft vehicles seed 0", "student+kd:moe vehicles seed 0"]
-    del trained[:]
-    open_study(made[0], ["distillation.temperature=2"]).evaluate("student+kd:clip", "vehicles", 0)
-    assert trained == ["student+kd:clip vehicles seed 0"]
-    del trained[:]
-    open_study(made[0], ["pretraining.epochs=2"]).evaluate("expert:clip", "vehicles", 0)
-    assert trained == ["pretrain clip", "expert:clip vehicles seed 0"]
+
+
+def test_a_stale_unit_says_which_param_has_changed(made):
+    found = states(open_study(made[0], ["student.recipe.lr=0.002"]))
+    said = "student.recipe.lr was 0.001, is 0.002"
+    for label in (
+        "student vehicles seed 0",
+        "student+kd:moe vehicles seed 0",
+        "evaluation student vehicles seed 0 on vehicles",
+    ):
+        assert found[label] == (STALE, said), label
+    assert found["expert:clip vehicles seed 0"] == (FINISHED, "")
+    assert found["student+kd:moe/teacher=online vehicles seed 0"][0] in (MISSING, STALE)
+    found = states(open_study(made[0], ["experts.clip.recipe.lr=0.002"]))
+    said = "experts.clip.recipe.lr was 0.001, is 0.002"
+    for label in ("expert:clip", "moe:soft", "student+kd:clip", "student+kd:moe", "moe:router"):
+        assert found[f"{label} vehicles seed 0"] == (STALE, said), label
+    for method in ("moe:soft", "moe:router", "moe:concat", "student+kd:moe"):
+        assert found[f"evaluation {method} vehicles seed 0 on vehicles"] == (STALE, said), method
+
+
+def test_keys_and_states_are_known_without_a_network_built_or_weights_loaded(made, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("built or loaded")
+
+    before = tiny.keys(made[0])
+    monkeypatch.setattr(nn.Module, "__init__", refuse)
+    for name in ("safe_open", "load_model", "build"):
+        monkeypatch.setattr(making, name, refuse)
+    monkeypatch.setattr("reidlib.encoders.build", refuse)
+    monkeypatch.setattr("reidlib.units.load_file", refuse)
+    assert tiny.keys(made[0]) == before and len(set(before.values())) > 100
+    assert (open_study(made[0]).state()["state"] == FINISHED).sum() > 50
+    with pytest.raises(AssertionError, match="built or loaded"):
+        open_study(made[0]).model("student", "vehicles", 0)
+
+
+@pytest.mark.parametrize("method", ["expert:clip", "moe:soft", "moe:router", "student+kd:moe"])
+def test_each_model_is_on_the_cpu_and_its_callers_own(made, method):
+    study = open_study(made[0])
+    one, other = study.model(method, "vehicles", 0), study.model(method, "vehicles", 0)
+    assert {p.device.type for p in [*one.parameters(), *one.buffers()]} == {"cpu"}
+    before = [p.clone() for p in other.parameters()]
+    one.to("meta")
+    assert {p.device.type for p in one.parameters()} == {"meta"}
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), before)), "what one does to it, the other doesn't see"
+    again = study.model(method, "vehicles", 0)
+    assert {p.device.type for p in again.parameters()} == {"cpu"}
+    assert np.isfinite(study.embeddings(method, "vehicles", 0)).all()
 
 
 def test_another_seed_and_another_domain_are_units_of_their_own(made):
@@ -264,11 +281,12 @@ def test_another_seed_and_another_domain_are_units_of_their_own(made):
 
 def test_validation_holds_training_identities_out_and_leaves_the_test_set_alone(made):
     study, whole = open_study(made[0], ["experts.clip.recipe.epochs=2"], validation=0.5), open_study(made[0])
-    assert study.identities("vehicles") == 4
+    assert study.plan.data.labels("vehicles").max() + 1 == 4
     held = set(study.dataset("vehicles").query["pid"])
     assert held and not held & set(study.dataset("vehicles").train["pid"])
     assert held <= set(whole.dataset("vehicles").train["pid"])
-    assert study.fingerprint("vehicles") != whole.fingerprint("vehicles")
+    key = lambda study: study.plan.network("expert:clip", "vehicles", 0).key  # noqa: E731
+    assert key(study) != key(open_study(made[0], ["experts.clip.recipe.epochs=2"]))
     assert study.evaluate("expert:clip", "vehicles", 0).n_valid > 0
 
 
@@ -291,12 +309,12 @@ def test_history_is_there_for_what_is_trained(made):
 @pytest.mark.parametrize(
     "method, named, instead",
     [
-        ("expert:clop", "'clop'", "expert:clip"),
-        ("moe:hard", "'hard'", "soft"),
-        ("student+kd:nobody", "'nobody'", "expert:clip"),
-        ("oracle", "'oracle'", "expert:clip"),
-        ("student+kd:moe/heat=1", "heat=1", "temperature=1"),
-        ("student/size=huge", "size=huge", "size=vit"),
+        ("expert:clop", "'expert:clop'", "expert:clip"),
+        ("moe:hard", "'moe:hard'", "moe:soft"),
+        ("student+kd:nobody", "'nobody'", "clip, align"),
+        ("oracle", "'oracle'", "expert:<name>"),
+        ("student+kd:moe/heat=1", "heat=1", "variant"),
+        ("student/size=huge", "size=huge", "vit"),
     ],
 )
 def test_an_unknown_method_is_named_with_those_there_are(made, method, named, instead):
@@ -310,29 +328,36 @@ def test_an_unknown_data_set_is_named_with_those_there_are(made):
         open_study(made[0]).dataset("cars")
 
 
-def test_a_study_that_can_run_has_nothing_to_mend(made):
-    assert open_study(made[0]).check() == []
-
-
-def test_check_names_missing_data_and_weights(tmp_path, monkeypatch):
-    monkeypatch.delenv("REIDLIB_DATA", raising=False)
-    monkeypatch.delenv("REIDLIB_WEIGHTS", raising=False)
-    datasets = TREE["datasets"] | {"market": {"layout": "market1501", "size": [32, 32], "root": "Market-1501"}}
-    encoder = {"name": "timm:test_vit", "weights": "none.safetensors"}
-    experts = TREE["experts"] | {"vit": {"encoder": encoder, "recipe": RECIPE}}
-    problems = open_study(write(tmp_path, datasets=datasets, experts=experts)).check()
-    assert len(problems) == 2
-    assert "'market'" in problems[0] and str(tmp_path / "data" / "Market-1501") in problems[0]
-    assert "vit" in problems[1] and str(tmp_path / "weights" / "none.safetensors") in problems[1]
-
-
-def test_check_names_a_miniature_that_can_not_be_built(tmp_path):
-    broken = {**ALIGN, "vision": {"width_coeficient": 0.1}}
-    align = {"encoder": {"name": "align:mini", "size": [32, 32], "miniature": broken}, "recipe": RECIPE}
-    problems = open_study(write(tmp_path, experts=TREE["experts"] | {"align": align})).check()
-    assert len(problems) == 1 and "did you mean 'width_coefficient'" in problems[0]
-
-
 def test_a_params_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(params.ParamsError, match="none.yaml"):
         open_study(tmp_path / "params" / "none.yaml")
+
+
+@pytest.mark.parametrize("folder, root", [("params", None), ("elsewhere", sources.PROJECT)])
+def test_a_params_file_outside_a_projects_params_is_one_for_this_project(tmp_path, folder, root):
+    file = tiny.write(tmp_path)
+    file.parent.rename(tmp_path / folder) if folder != "params" else None
+    study = open_study(tmp_path / folder / "tiny.yaml")
+    assert study.root == (root or tmp_path) and study.store.root == study.root / "artifacts"
+
+
+def test_a_copied_params_file_finds_everything_of_the_first(made, monkeypatch):
+    copy = made[0].with_name("copied.yaml")
+    copy.write_text(made[0].read_text().replace("title: tiny", "title: a copy"))
+    monkeypatch.setattr("reidlib.making.train", no_training)
+    monkeypatch.setattr("reidlib.making.embed", no_training)
+    study = open_study(copy)
+    assert (study.state()["state"] == FINISHED).sum() == (open_study(made[0]).state()["state"] == FINISHED).sum()
+    for method, result in made[1].items():
+        assert study.evaluate(method, "vehicles", 0).mAP == result.mAP
+
+
+def test_a_renamed_expert_trains_nothing_anew(made, monkeypatch):
+    renamed = made[0].with_name("renamed.yaml")
+    renamed.write_text(made[0].read_text().replace("  clip:", "  vit:").replace("- clip\n", "- vit\n"))
+    monkeypatch.setattr("reidlib.making.train", no_training)
+    monkeypatch.setattr("reidlib.making.embed", no_training)
+    study = open_study(renamed)
+    assert list(study.params.experts) == ["vit", "align"]
+    for method, result in made[1].items():
+        assert study.evaluate(method.replace("clip", "vit"), "vehicles", 0).mAP == result.mAP

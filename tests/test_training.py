@@ -1,20 +1,24 @@
 """The training loop: it learns, resumes to the bit, and does with rates, frozen layers and teachers what it says."""
 
+import contextlib
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import distributed, multiprocessing, nn
 
-from reidlib.artifacts import Store
 from reidlib.encoders import Encoder, build
-from reidlib.losses import distillation_loss, moe_loss, reid_loss, relational_distillation
-from reidlib.models import Embedder, Fusion
+from reidlib.gates import Soft
+from reidlib.losses import TERMS, Target, distillation_loss, moe_loss, reid_loss
+from reidlib.models import Embedder, Output
 from reidlib.params import Augmentation, DistillationParams, EncoderParams, Recipe
 from reidlib.training import FeatureBatches, Machine, PictureBatches, TeacherCache, embed, parameter_groups, train
+from reidlib.units import Store, Unit
 
 torch.set_num_threads(1)
 CPU = Machine("cpu")
@@ -195,7 +199,7 @@ def test_the_gate_is_trained_on_the_experts_embeddings(tmp_path):
     useful = np.eye(6, dtype=np.float32)[LABELS][:, None].repeat(2, axis=1) + 0.01
     noise = rng.normal(size=(24, 2, 5)).astype(np.float32)
     torch.manual_seed(0)
-    fusion = Fusion([6, 5], 16, 6, "soft")
+    fusion = Soft([6, 5], 16, 6)
     history = fit(fusion, tmp_path, batches=FeatureBatches([useful, noise], LABELS, RECIPE, 0), epochs=20)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     sides = [torch.from_numpy(x[:, 0]) for x in (useful, noise)]
@@ -239,8 +243,8 @@ def test_a_student_comes_nearer_to_its_teacher_than_without_one(tmp_path):
     sides = [embed(teacher, pixels, CPU, mirrored=m) for m in (False, True)]
     with torch.no_grad():
         logits = [teacher.neck.classifier(torch.from_numpy(x)).numpy() for x in sides]
-    cache, kd = TeacherCache(np.stack(sides, 1), np.stack(logits, 1)), DistillationParams(teachers=[], relational=50)
-    apart = []
+    cache = TeacherCache(np.stack(sides, 1), np.stack(logits, 1))
+    kd, apart = DistillationParams(teachers=[], terms={"logit": 1, "embedding": 1, "relational": 50}), []
     for name, objective in {
         "alone": lambda output, target: reid_loss(output, target, RECIPE),
         "taught": lambda output, target: distillation_loss(output, target, RECIPE, kd),
@@ -248,7 +252,8 @@ def test_a_student_comes_nearer_to_its_teacher_than_without_one(tmp_path):
         student, batches = tiny(seed=6, teacher_dim=teacher.dim), PictureBatches(pixels, LABELS, RECIPE, 0, cache)
         fit(student, tmp_path / name, batches=batches, epochs=20, objective=objective)
         made = torch.from_numpy(embed(student, pixels, CPU))
-        apart.append(relational_distillation(made, torch.from_numpy(sides[0])).item())
+        wanted = Target(None, torch.from_numpy(sides[0]))
+        apart.append(TERMS["relational"](Output(None, made, None), wanted, kd).item())
     assert apart[1] < 0.9 * apart[0]
 
 
@@ -280,6 +285,54 @@ def test_a_machine_is_as_it_says_whatever_came_before(tmp_path):
     assert embed(model, coloured(), Machine("cpu", "bf16")).dtype == np.float32
 
 
+class Elsewhere(nn.Module):
+    """Stands in for a network on a device that this machine lacks: knows where it is, and that pictures must be there too."""
+
+    def __init__(self, where="cpu"):
+        super().__init__()
+        self.where = torch.device(where)
+
+    def parameters(self, recurse=True):
+        yield SimpleNamespace(device=self.where)
+
+    def to(self, device):
+        self.where = torch.device(device)
+        return self
+
+    def forward(self, images):
+        assert images.device == self.where
+        return torch.zeros(len(images), 2)
+
+
+@pytest.mark.parametrize("home, away", [("cpu", "meta"), ("meta", "cpu"), ("cpu", "cpu")])
+def test_embedding_leaves_a_network_where_it_was(home, away):
+    accelerator = SimpleNamespace(device=torch.device(away), autocast=contextlib.nullcontext)
+    machine, model = SimpleNamespace(accelerator=lambda: accelerator), Elsewhere(home)
+    assert embed(model, coloured(), machine, batch=10).shape == (24, 2)
+    assert model.where == torch.device(home)
+    with pytest.raises(IndexError):
+        embed(model, np.zeros((3, 0)), machine, mirrored=True)
+    assert model.where == torch.device(home), "after a failure too"
+
+
+def test_what_is_trained_on_another_device_comes_back_to_the_cpu(tmp_path, monkeypatch):
+    moves, prepare, cpu = [], Accelerator.prepare_model, Embedder.cpu
+    monkeypatch.setattr(
+        Accelerator, "prepare_model", lambda *given, **more: moves.append("away") or prepare(*given, **more)
+    )
+    monkeypatch.setattr(Embedder, "cpu", lambda model: moves.append("home") or cpu(model))
+    fit(tiny(), tmp_path, epochs=1)
+    assert moves == ["away", "home"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_what_is_trained_on_a_gpu_comes_back_to_the_cpu(tmp_path):
+    fit(model := tiny(), tmp_path, epochs=1, machine=Machine("cuda"))
+    made = embed(model, coloured(), Machine("cuda"))
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    assert np.allclose(made, embed(model, coloured(), CPU), atol=1e-3)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_not_replaced_in_silence():
     with pytest.raises(ValueError, match="device: cuda"):
@@ -300,7 +353,7 @@ def taught():
     rng = np.random.default_rng(4)
     pixels = np.kron(coloured(noise=60), np.ones((2, 2), np.uint8))
     cache = TeacherCache(*(rng.normal(size=(24, 2, width)).astype(np.float32) for width in (7, 6)))
-    kd = DistillationParams(teachers=[], logit=1, embedding=1, relational=1)
+    kd = DistillationParams(teachers=[])
     batches = PictureBatches(pixels, LABELS, MANY, 0, cache)
     return student, batches, lambda output, target: distillation_loss(output, target, MANY, kd)
 
@@ -311,7 +364,7 @@ def gated():
     rng = np.random.default_rng(6)
     features = [rng.normal(size=(24, 2, width)).astype(np.float32) for width in (6, 5)]
     batches = FeatureBatches(features, LABELS, MANY, 0)
-    return Fusion([6, 5], 16, 6, "soft"), batches, lambda output, target: moe_loss(output, target, MANY, balance=1)
+    return Soft([6, 5], 16, 6), batches, lambda output, target: moe_loss(output, target, MANY, balance=1)
 
 
 def trained(root):
@@ -319,10 +372,14 @@ def trained(root):
     found = []
     for name, make in {"student": taught, "gate": gated}.items():
         model, batches, objective = make()
-        work = lambda model, folder: fit(model, folder, MANY, objective, batches)  # noqa: E731, B023
-        folder = Store(root).fit(name, {}, model, work)
-        found.append((np.loadtxt(folder / "history.csv", delimiter=",", skiprows=1), model.state_dict()))
+        given = {"model": model, "objective": objective, "batches": batches}
+        history = Store(root).arrays(Unit(name, name, fitted, given=given))["history"]
+        found.append((history, model.state_dict()))
     return found
+
+
+def fitted(unit, store, folder):
+    return {"history": fit(unit.given["model"], folder, MANY, unit.given["objective"], unit.given["batches"]).to_numpy()}
 
 
 def one_of(rank, meeting, count, root):
@@ -350,5 +407,5 @@ def test_two_processes_end_where_one_does(tmp_path):
             assert state.keys() == weights.keys()
             for name in weights:
                 assert torch.allclose(state[name], weights[name], rtol=1e-4, atol=2e-5), name
-    made = [json.loads(file.read_text())["processes"] for file in (tmp_path / "store").rglob("made.json")]
+    made = [json.loads(file.read_text())["made"]["processes"] for file in (tmp_path / "store").rglob("unit.json")]
     assert made == [2, 2] and not list(tmp_path.rglob("*.partial"))

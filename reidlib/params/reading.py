@@ -8,7 +8,9 @@ import dpath
 import yaml
 from pydantic import ValidationError
 
-from reidlib.params.schema import StudyParams, nearest
+from reidlib.params.schema import DistillationParams, MoeParams, StudyParams, nearest
+
+_MAPPINGS = {("moe", "balance"): MoeParams, ("distillation", "terms"): DistillationParams}  # that have defaults
 
 
 class ParamsError(ValueError):
@@ -16,16 +18,15 @@ class ParamsError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once."""
+    """YAML in which a key stands once; one that a merge (<<) brings too is not doubled."""
 
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{name}' stands there twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key '{key.value}' stands there twice", key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
 def find(study: str | Path) -> Path:
@@ -85,12 +86,15 @@ def _overridden(tree: dict, override: str) -> dict:
     if not equals:
         raise ParamsError(f"override '{override}': write it key.key=value, e.g. student.recipe.lr=0.001")
     tree = json.loads(json.dumps(tree))  # by a YAML alias, one mapping may stand in two places
+    for (section, name), model in _MAPPINGS.items():
+        if key.startswith(f"{section}.{name}.") and isinstance(tree.get(section), dict):  # one weight, not all the others too
+            tree[section].setdefault(name, dict(model.model_fields[name].default))
     try:
         dpath.new(tree, key, yaml.safe_load(value), separator=".")
     except yaml.YAMLError as error:
         raise ParamsError(f"override '{override}': not readable as YAML: {error}") from None
-    except (dpath.exceptions.PathNotFound, TypeError, ValueError, AttributeError) as error:
-        raise ParamsError(f"override '{override}': there is no such place in the params file ({error})") from None
+    except (dpath.exceptions.PathNotFound, TypeError, ValueError, AttributeError):
+        raise ParamsError(f"override '{override}': what stands before the last dot is no mapping in the params file") from None
     return tree
 
 

@@ -1,0 +1,38 @@
+"""What several tests share: code that seems edited, and the smallest study with all of it made."""
+
+import pytest
+import tiny
+
+
+def _forget():
+    from reidlib import sources  # in functions, for torch takes seconds and not every test needs it
+
+    for cached in (sources._reached, sources._module, sources._definition):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """edited("reidlib.models", "old", "new"): from now on, hashes are taken as if the module said `new`."""
+
+    from reidlib import sources
+
+    def edit(module, old, new):
+        text = sources._TEXTS[module]
+        assert text.count(old) == 1, f"{module} has {text.count(old)} times: {old}"
+        monkeypatch.setitem(sources._TEXTS, module, text.replace(old, new))
+        _forget()
+
+    yield edit
+    monkeypatch.undo()
+    _forget()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """The smallest study's params file and each method's evaluation on its vehicles, all made there. Read only."""
+    from reidlib.study import open_study
+
+    file = tiny.write(tmp_path_factory.mktemp("study"))
+    study = open_study(file)
+    return file, {method: study.evaluate(method, "vehicles", 0) for method in study.methods}

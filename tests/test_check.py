@@ -1,0 +1,197 @@
+"""What `make study` looks for before anything is trained: each fault by its name, and none where all is well."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import tiny
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from reidlib import check
+from reidlib.encoders import WeightsError
+from reidlib.sources import PROJECT
+from reidlib.study import open_study
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A folder with real pictures: those that were drawn of people, as if they were photographs."""
+    study = open_study(tiny.write(tmp_path_factory.mktemp("drawn")))
+    return study.dataset("people").root
+
+
+@pytest.fixture
+def problems(tmp_path, monkeypatch):
+    """problems({...}, changes) of the smallest study with other values; nothing may be trained to know them."""
+    monkeypatch.setattr("reidlib.making.train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.delenv("REIDLIB_DATA", raising=False)
+    monkeypatch.delenv("REIDLIB_WEIGHTS", raising=False)
+    return lambda **changes: check.problems(open_study(tiny.write(tmp_path, changes=changes)))
+
+
+def market(people, tmp_path):
+    """The changes that add a data set of real pictures, which lie in tmp_path/data/market."""
+    shutil.copytree(people, tmp_path / "data" / "market")
+    return {"datasets.market": {"layout": "market1501", "size": [32, 32], "root": "market"}}
+
+
+def test_a_study_that_can_run_has_nothing_to_mend(problems, people, tmp_path):
+    assert problems(**market(people, tmp_path)) == []
+
+
+def test_missing_data_and_a_missing_router_weight_are_named(problems, tmp_path):
+    found = problems(**{
+        "datasets.market": {"layout": "market1501", "size": [32, 32], "root": "Market-1501"},
+        "moe.router.encoder": {"name": "timm:test_byobnet", "weights": "none.safetensors"},
+    })  # fmt: skip
+    assert len(found) == 2
+    assert "'market'" in found[0] and str(tmp_path / "data" / "Market-1501") in found[0]
+    assert found[1].startswith("moe.router: ") and str(tmp_path / "weights" / "none.safetensors") in found[1]
+
+
+@pytest.mark.parametrize(
+    "where, encoder, said",
+    [
+        ("ablations.sizes.vit", {"name": "timm:mobilnetv2_100"}, "mobilnetv2_100"),
+        ("experts.clip.encoder", {"name": "open_clip:ViT-B-61"}, "ViT-B-61"),
+        ("student.encoder", {"name": "timm:test_vit", "weights": "none.pt"}, "none.pt"),
+        (
+            "experts.align.encoder.miniature",
+            tiny.ALIGN | {"vision": {"width_coeficient": 0.1}},
+            "did you mean 'width_coefficient'",
+        ),
+    ],
+)
+def test_a_network_that_can_not_be_built_is_named_with_its_place(problems, where, encoder, said):
+    found = problems(**{where: encoder})
+    place = where.removesuffix(".miniature").removesuffix(".encoder")
+    assert len(found) == 1 and found[0].startswith(f"{place}: ") and said in found[0]
+
+
+def test_a_corrupt_weight_file_is_named_and_that_it_must_be_fetched_again(problems, tmp_path):
+    (tmp_path / "weights").mkdir()
+    save_file(timm.create_model("test_efficientnet", num_classes=0).state_dict(), tmp_path / "weights" / "w.safetensors")
+    change = {"student.encoder": {"name": "timm:test_efficientnet", "weights": "w.safetensors"}}
+    assert problems(**change) == []
+    content = (tmp_path / "weights" / "w.safetensors").read_bytes()
+    (tmp_path / "weights" / "w.safetensors").write_bytes(content[: len(content) // 2])
+    (found,) = problems(**change)
+    assert (
+        found.startswith("student: ")
+        and str(tmp_path / "weights" / "w.safetensors") in found
+        and "fetch the file again" in found
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(problems):
+    (found,) = problems(device="cuda")
+    assert found == "device: cuda, but torch finds no GPU here; set device to auto or cpu"
+
+
+def test_a_set_with_one_camera_is_named(problems, people, tmp_path):
+    change = market(people, tmp_path)
+    for part in ("query", "bounding_box_test"):
+        for file in (tmp_path / "data" / "market" / part).iterdir():
+            if "_c1" not in file.name:
+                file.unlink()
+    (found,) = problems(**change)
+    assert "'market'" in found and "for all images are of camera 1" in found
+
+
+def test_a_truncated_picture_is_named(problems, people, tmp_path):
+    change = market(people, tmp_path)
+    file = min((tmp_path / "data" / "market" / "bounding_box_test").iterdir())
+    Image.effect_noise((64, 128), 50).convert("RGB").save(file)
+    file.write_bytes(file.read_bytes()[:1500])
+    (found,) = problems(**change)
+    assert "'market'" in found and str(file) in found and "truncated" in found
+
+
+def test_a_batch_of_more_identities_than_a_real_set_has_is_named(problems, people, tmp_path):
+    change = market(people, tmp_path) | {
+        "datasets.vehicles": None,
+        "datasets.people": None,
+        "mixed": None,
+        "ablations": None,
+    }
+    change |= {
+        "pretraining": None,
+        "experts.clip.encoder": {"name": "timm:test_vit"},
+        "experts.align.encoder": {"name": "timm:test_vit"},
+    }
+    (found,) = problems(**change, **{"moe.router.recipe": tiny.RECIPE | {"p": 9}})
+    assert found == "moe.router.recipe.p is 9, but data set 'market' has 8 training identities"
+
+
+def test_several_faults_are_all_named(problems):
+    found = problems(**{"student.encoder": {"name": "timm:a"}, "moe.router.encoder": {"name": "timm:b"}})
+    assert len(found) == 2
+
+
+def test_weights_that_load_but_can_not_be_told_from_others_are_named(problems, monkeypatch):
+    def unknown(*args):
+        raise WeightsError("which weights are these?")
+
+    monkeypatch.setattr("reidlib.plan.weights_identity", unknown)
+    assert problems() == ["which weights are these?"]
+
+
+# scripts
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", PROJECT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_says_all_of_it_and_fails(tmp_path, monkeypatch, capsys):
+    module = script("check")
+    monkeypatch.setattr(module, "_offline_if_cut_off", lambda: None)
+    main = module.main
+    assert main(str(tiny.write(tmp_path))) == 0 and "in order" in capsys.readouterr().out
+    assert main(str(tiny.write(tmp_path, changes={"student.encoder": {"name": "timm:a"}}))) == 1
+    assert "tiny can't run: student: " in capsys.readouterr().err
+    assert main(str(tiny.write(tmp_path, changes={"moe.balance": {"softt": 1}}))) == 1
+    assert "did you mean 'soft'" in capsys.readouterr().err
+    assert main(str(tiny.write(tmp_path, changes={"plugins": ["none.py"]}))) == 1
+    assert "none.py" in capsys.readouterr().err
+
+
+@pytest.fixture
+def clean(tmp_path, monkeypatch):
+    """clean(study) in a project of three units: a and b have one each, and one is both's."""
+    module = script("clean")
+    monkeypatch.setattr(module, "PROJECT", tmp_path)
+    for study, unit in (("a", "1"), ("a", "both"), ("b", "2"), ("b", "both")):
+        folder = tmp_path / "artifacts" / "units" / "kind" / unit
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "unit.json").write_text("{}")
+        link = tmp_path / "artifacts" / study / "units" / f"label-{unit}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path("../../units/kind") / unit)
+    (tmp_path / "units").mkdir()  # the project's, not an artifact
+    return module.main, lambda: {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+
+
+@pytest.mark.parametrize("study", ["", ".", "..", "units", "none", "a/", "../artifacts/a", "*"])
+def test_clean_without_a_studys_name_removes_nothing_and_fails(clean, capsys, study):
+    main, files = clean
+    before = files()
+    assert main(study) == 1 and files() == before
+    assert "STUDY=" in capsys.readouterr().err
+
+
+def test_clean_of_one_study_leaves_what_another_one_has(clean):
+    main, files = clean
+    assert main("a") == 0
+    assert {name for name in files() if "artifacts" in name} == {
+        "artifacts", "artifacts/units", "artifacts/units/kind", "artifacts/b", "artifacts/b/units", "artifacts/b/units/label-2",
+        "artifacts/b/units/label-both", *(f"artifacts/units/kind/{u}{f}" for u in ("2", "both") for f in ("", "/unit.json")),
+    }  # fmt: skip

@@ -1,0 +1,311 @@
+"""What re-keys the units of a study, and what doesn't: bytes, weights, labels, precision, threads, code, names."""
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import timm
+import tiny
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.torch import save_file
+
+from reidlib.encoders import WeightsError, weights_identity
+from reidlib.params import EncoderParams
+from reidlib.study import open_study
+
+VEHICLES = "vehicles seed 0"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The smallest study's params file and its keys; nothing of it is made but its drawn pictures."""
+    file = tiny.write(tmp_path_factory.mktemp("keys"))
+    return file, tiny.keys(file)
+
+
+def kinds(labels):
+    """Which of a change's labels are of what: pretrained, experts, gates, students."""
+    starts = {"pretrained": ("pretrain ",), "experts": ("expert:",), "gates": ("moe:",), "students": ("student",)}
+    return {kind for kind, start in starts.items() if any(label.startswith(start) for label in labels)}
+
+
+def anew(base, *overrides, **options):
+    """The labels that have other keys after a change of the params, of those that are there both times."""
+    before, after = base[1], tiny.keys(base[0], *overrides, **options)
+    both = before.keys() & after.keys()
+    assert VEHICLES in " ".join(both)
+    return tiny.changed({label: before[label] for label in both}, {label: after[label] for label in both})
+
+
+def anew_by_code(base):
+    return tiny.changed(base[1], tiny.keys(base[0]))
+
+
+# pictures and labels
+
+
+@contextmanager
+def put_back(file):
+    content = file.read_bytes()
+    try:
+        yield
+    finally:
+        file.write_bytes(content)
+
+
+def test_a_jpegs_bytes_changed_at_equal_size_are_other_pictures(base):
+    study = open_study(base[0])
+    file = Path(study.dataset("vehicles").train["path"][0])
+    with put_back(file):
+        content = bytearray(file.read_bytes())
+        content[-10] ^= 1
+        file.write_bytes(content)
+        found = anew(base)
+    assert {"pixels vehicles train", f"expert:clip {VEHICLES}", f"student+kd:moe {VEHICLES}"} <= found
+    assert not found & {"pixels vehicles query", "pixels people train", "expert:clip people seed 0", "pretrain clip"}
+    assert not anew(base)
+
+
+def test_a_changed_query_picture_is_evaluated_anew_and_trains_nothing(base):
+    file = Path(open_study(base[0]).dataset("vehicles").query["path"][0])
+    with put_back(file):
+        Image.new("RGB", (64, 64)).save(file)
+        found = anew(base)
+    assert f"evaluation student {VEHICLES} on vehicles" in found and not kinds(found)
+
+
+def test_a_picture_that_moves_is_the_same_and_one_that_is_called_otherwise_is_trained_otherwise(base, tmp_path):
+    params = {"datasets.vehicles": None, "datasets.market": {"layout": "market1501", "size": [32, 32], "root": "market"}}
+    root = tmp_path / "data" / "market"
+    shutil.copytree(open_study(base[0]).dataset("people").root, root)
+    file = tiny.write(tmp_path, changes=params | {"ablations": None, "mixed": None, "datasets.people": None})
+    before = tiny.keys(file)
+    root.rename(moved := tmp_path / "data" / "elsewhere")
+    file.write_text(file.read_text().replace("root: market", "root: elsewhere"))
+    assert tiny.keys(file) == before
+    first = min((moved / "bounding_box_train").iterdir())
+    first.rename(first.with_name(f"{9999}{first.name[4:]}"))
+    found = tiny.changed(before, tiny.keys(file))
+    assert {"experts", "gates", "students"} <= kinds(found)
+    assert "pixels market query" not in found
+
+
+def test_a_camera_that_is_read_otherwise_is_evaluated_anew_and_trains_nothing(base, monkeypatch):
+    from reidlib.data import layouts
+
+    def read(root):
+        dataset = layouts.read_veri776(root)
+        dataset.query["camid"] = dataset.query["camid"] % 2 + 1
+        return dataset
+
+    monkeypatch.setitem(layouts.LAYOUTS, "veri776", read)
+    found = anew(base)
+    assert f"evaluation student {VEHICLES} on vehicles" in found and not kinds(found)
+
+
+def test_an_identity_that_is_read_otherwise_is_trained_anew(base, monkeypatch):
+    from reidlib.data import layouts
+
+    def read(root):
+        dataset = layouts.read_veri776(root)
+        dataset.train.loc[0, "pid"] = dataset.train["pid"].iloc[-1]
+        return dataset
+
+    monkeypatch.setitem(layouts.LAYOUTS, "veri776", read)
+    found = anew(base)
+    assert {f"{method} {VEHICLES}" for method in ("expert:clip", "moe:uniform", "moe:router", "student")} <= found
+    assert "pixels vehicles train" not in found and "expert:clip people seed 0" not in found
+
+
+def test_a_validation_split_is_trained_on_its_own(base):
+    found = anew(base, validation=0.5)
+    assert {"experts", "gates", "students"} <= kinds(found)
+
+
+def test_a_data_set_taken_out_pretrains_anew(base):
+    """For the words of its captions, and its pictures, are gone."""
+    file = tiny.write(base[0].parents[1], "alone", {"datasets.people": None, "mixed": None})
+    before, after = base[1], tiny.keys(file)
+    for label in ("captioned 32x32", "pretrain clip", f"expert:clip {VEHICLES}", f"moe:soft {VEHICLES}"):
+        assert before[label] != after[label], label
+    assert before[f"student {VEHICLES}"] == after[f"student {VEHICLES}"]
+
+
+# params
+
+
+def test_precision_and_threads_are_in_every_key_that_computes(base):
+    for change in ("precision=bf16", "threads=2"):
+        found = anew(base, change)
+        computed = {label for label in base[1] if not label.startswith(("pixels ", "captioned "))}
+        assert {label for label in computed - found if "pixels" not in label} == set(), change
+        assert not found - computed
+
+
+@pytest.mark.parametrize(
+    "change", ["device=auto", "title=x", "datasets.vehicles.title=x", "note=x", "experts.clip.stands_in_for=x"]
+)
+def test_what_changes_no_number_changes_no_key(base, change):
+    assert not anew(base, change)
+
+
+def test_experts_in_another_order_are_other_gates(base):
+    """Whose projections would be loaded for the wrong experts."""
+    file = tiny.write(base[0].parents[1], "turned", experts=dict(reversed(tiny.TREE["experts"].items())))
+    found = tiny.changed(
+        *({k: v for k, v in keys.items() if VEHICLES in k and "cost" not in k} for keys in (base[1], tiny.keys(file)))
+    )
+    assert kinds(found) == {"gates", "students"}
+    assert f"student+kd:clip {VEHICLES}" not in found and f"moe:top1 {VEHICLES}" in found
+
+
+def test_a_variant_that_says_what_the_study_says_is_the_study(base):
+    plan = open_study(base[0]).plan
+    key = lambda method: plan.network(method, "vehicles", 0).key  # noqa: E731
+    base_key = key("student+kd:moe")
+    for same in ("temperature=4", "temperature=4.0", "teacher=cached", "terms=relational+logit+embedding"):
+        assert key(f"student+kd:moe/{same}") == base_key, same
+    others = [key(f"student+kd:moe/{other}") for other in ("temperature=3", "teacher=online", "terms=logit", "size=vit")]
+    assert len({*others, base_key}) == 5
+
+
+# code
+
+
+@pytest.mark.parametrize(
+    "module, old, new",
+    [
+        ("reidlib.models", "An encoder with BNNeck: an expert, or the student.", "An encoder."),
+        ("reidlib.data.store", "resized to `size` (h, w) with an antialiased", "with an"),
+        ("reidlib.training", "lower its recipe's lr", "take a smaller lr"),
+        ("reidlib.data.store", 'f"No images to decode into {file}"', '"nothing to do"'),
+        ("reidlib.neck", "def __init__(self, dim: int, identities: int):", "def __init__(self, dim, identities: 'int'):"),
+        ("reidlib.training", "# timm's scheduler multiplies each group's lr_scale in", ""),
+        ("reidlib.losses.reid", "embedding: torch.Tensor | None = None", "embedding: 'torch.Tensor' = None"),
+        ("reidlib.figures.style", "WIDTH =", "WIDTH = 2 *"),
+        ("reidlib.gates", "Concat}", "Concat, 'mine': Soft}"),
+    ],
+)
+def test_words_annotations_and_what_is_not_used_re_key_nothing(base, edited, module, old, new):
+    edited(module, old, new)
+    assert not anew_by_code(base)
+
+
+def test_another_resize_filter_decodes_anew_and_trains_anew_on_it(base, edited):
+    edited("reidlib.data.store", "Image.Resampling.BICUBIC", "Image.Resampling.BILINEAR")
+    found = anew_by_code(base)
+    assert {label for label in base[1] if label.startswith("pixels ")} <= found
+    assert kinds(found) == {"experts", "gates", "students"}, "and pretraining is on pictures that were never decoded"
+
+
+def test_a_new_term_re_keys_nothing(base, edited):
+    edited(
+        "reidlib.losses.distillation", 'TERMS: dict[str, Callable] = {"logit"',
+        'def cosine(output, target, kd):\n    return output.embedding.mean()\n\n\nTERMS: dict[str, Callable] = {"cosine": cosine, "logit"',
+    )  # fmt: skip
+    assert not anew_by_code(base)
+
+
+def test_a_changed_term_re_keys_the_students_that_have_it_and_nothing_else(base, edited):
+    edited(
+        "reidlib.losses.distillation",
+        "return difference.square().sum() / (b * (b - 1))",
+        "return difference.abs().sum() / b",
+    )
+    found = {label for label in anew_by_code(base) if VEHICLES in label and label.startswith(("student", "moe", "expert"))}
+    taught = {f"student+kd:{t} {VEHICLES}" for t in ("clip", "align", "uniform", "moe")}
+    variants = ("temperature=1", "teacher=online", "size=vit", "terms=embedding+relational")
+    assert found == taught | {f"student+kd:moe/{v} {VEHICLES}" for v in variants}
+
+
+def test_a_changed_gate_re_keys_it_and_what_it_teaches(base, edited):
+    edited("reidlib.gates", "nn.init.zeros_(gate.bias)", "nn.init.ones_(gate.bias)")
+    found = anew_by_code(base)
+    networks = {
+        label for label in found if VEHICLES in label and label.startswith(("student", "moe", "expert", "pretrain"))
+    }
+    assert {f"moe:{gate} {VEHICLES}" for gate in ("soft", "top1", "router")} <= networks, "the top-1 gate is a soft one"
+    assert not networks & {
+        f"{m} {VEHICLES}" for m in ("moe:uniform", "student", "student+kd:uniform", "student+kd:clip", "expert:clip")
+    }
+
+
+@pytest.mark.parametrize(
+    "module, old, new, expected",
+    [
+        ("reidlib.losses.gating", "importance.var(unbiased=False)", "importance.var()", {"gates", "students"}),
+        ("reidlib.losses.reid", "if recipe.triplet:", "if recipe.triplet > 0:", {"experts", "gates", "students"}),
+        ("reidlib.pretraining", "F.normalize(out.image_embeds), ", "out.image_embeds, ", None),
+        ("reidlib.retrieval.evaluation", "import numba", "import numba\nnumba.config.X = 1", set()),
+        ("reidlib.profiling", "WARM_UP = 1", "WARM_UP = 2", set()),
+    ],
+)
+def test_code_re_keys_what_runs_it(base, edited, module, old, new, expected):
+    edited(module, old, new)
+    found = anew_by_code(base)
+    assert found and (expected is None or kinds(found) == expected)
+    assert ("pretrain clip" in found) == (module == "reidlib.pretraining")
+    assert ("costs" in found) == (module != "reidlib.retrieval.evaluation")
+
+
+# weights
+
+
+def test_weights_are_known_by_content_not_by_name(base, tmp_path, monkeypatch):
+    root = base[0].parents[1]
+    monkeypatch.setenv("REIDLIB_WEIGHTS", str(tmp_path))
+    model = timm.create_model("test_efficientnet", num_classes=0)
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    key = lambda file: open_study(file).plan.network("student", "vehicles", 0).key  # noqa: E731
+    write = lambda weights: tiny.write(
+        root, "weights", {"student.encoder": {"name": "timm:test_efficientnet", "weights": weights}}
+    )  # noqa: E731
+    before = key(write("a.safetensors"))
+    assert key(write("b.safetensors")) == before, "another name"
+    assert base[1][f"student {VEHICLES}"] != before, "random weights"
+    save_file({name: value + 1 for name, value in model.state_dict().items()}, tmp_path / "a.safetensors")
+    assert key(write("a.safetensors")) != before, "the same path, other weights"
+
+
+def cached(folder, repository, revision):
+    file = folder / f"models--{repository.replace('/', '--')}" / "refs" / "main"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(revision)
+
+
+@pytest.mark.parametrize(
+    "name, tag, repository",
+    [
+        ("open_clip:ViT-B-16-quickgelu", "openai", "timm/vit_base_patch16_clip_224.openai"),
+        ("align:kakaobrain/align-base", "hub", "kakaobrain/align-base"),
+        ("timm:mobilenetv4_conv_small", "hub", "timm/mobilenetv4_conv_small.e2400_r224_in1k"),
+    ],
+)
+def test_a_tags_weights_are_its_revision_in_the_hubs_cache(tmp_path, monkeypatch, name, tag, repository):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    params = EncoderParams(name=name, weights=tag)
+    with pytest.raises(WeightsError, match=f"{repository} is not in the cache"):
+        weights_identity(params, None)
+    cached(tmp_path, repository, "abc\n")
+    assert weights_identity(params, None) == f"{repository}@abc"
+    cached(tmp_path, repository, "def\n")
+    assert weights_identity(params, None) == f"{repository}@def"
+
+
+def test_a_local_folders_weights_are_its_files(tmp_path):
+    (tmp_path / "model.safetensors").write_text("1")
+    params, found = EncoderParams(name=f"align:{tmp_path}", weights="hub"), []
+    for content in ("1", "2"):
+        (tmp_path / "model.safetensors").write_text(content)
+        found.append(weights_identity(params, None))
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("name", ["open_clip:ViT-B-16", "timm:no_such_network"])
+def test_a_tag_that_no_library_knows_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match=f"no weights 'none' of {name}.*none known there is not in the cache"):
+        weights_identity(EncoderParams(name=name, weights="none"), None)
