@@ -1,7 +1,7 @@
 """What one method has over another, with intervals over identities, their queries and seeds.
 
-Everything is made of `rows` (of results.csv) and `evaluations` (AP of each query and whose it is): those of `results.Results`, or, in a
-notebook that has just made its rows, `gathering.evaluations(study, rows)`.
+Everything is made of `rows` (of results.csv) and `evaluations` (AP of each query and whose it is): those of
+`results.Results`, or, in a notebook that has just made its rows, `gathering.evaluations(study, rows)`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.methods import ENSEMBLES, TAUGHT, Expert, Method
+from reidlib.methods import ENSEMBLES, TAUGHT, Expert, Method, Student
 from reidlib.results import datasets, evaluated
 from reidlib.stats import p_value, percentiles, resamples
 
@@ -101,15 +101,21 @@ def falls(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] |
     return pd.DataFrame(lines)
 
 
-def best_expert(rows: pd.DataFrame, dataset: str) -> str:
-    """The single expert to beat: that of the highest mean mAP on the data set it was trained on, as "expert:<name>"."""
+def best_expert(rows: pd.DataFrame, dataset: str, chosen: Mapping[str, str] | None = None) -> str:
+    """The single expert to beat, as "expert:<name>".
+
+    chosen: the study's `best_expert`, by data set, which goes first: chosen before the test set was seen. Else that of the
+    highest mean mAP on the test set of the data set it was trained on.
+    """
+    if dataset in (chosen or {}):
+        return str(Expert(name=chosen[dataset]))
     return _best(rows, dataset, lambda method: isinstance(method, Expert))
 
 
 def best_taught(rows: pd.DataFrame, dataset: str) -> str | None:
-    """The student to beat of those that a single expert taught, chosen likewise; None where there is none."""
-    single = lambda method: method.taught_by not in ENSEMBLES and not method.changes()  # noqa: E731
-    return _best(rows, dataset, lambda method: method.kind == "student+kd" and single(method))
+    """The student to beat of those that a single expert taught: that of the highest mean mAP; None where there is none."""
+    others = (None, *ENSEMBLES)
+    return _best(rows, dataset, lambda m: isinstance(m, Student) and m.taught_by not in others and not m.changes())
 
 
 def _best(rows: pd.DataFrame, dataset: str, where: Callable[[Method], bool]) -> str | None:
@@ -119,10 +125,10 @@ def _best(rows: pd.DataFrame, dataset: str, where: Callable[[Method], bool]) -> 
 
 
 def headroom(rows: pd.DataFrame, evaluations: Evaluations, dataset: str) -> float:
-    """What choosing for each query the best of the experts and the uniform ensemble, knowing the answer, would have over the
-    latter: a fraction of mAP, mean over the seeds. No gate that chooses among these by the query can gain more.
+    """What the best of the experts and the uniform ensemble for each query, were it known, would have over the latter.
 
-    NaN where the study has no uniform ensemble.
+    A fraction of mAP, mean over the seeds: no gate that chooses among these by the query gains more. NaN where the study
+    has no uniform ensemble.
     """
     methods = ["moe:uniform", *evaluated(rows, lambda method: isinstance(method, Expert))]
     seeds = set.intersection(*(set(by_seed(rows, method, dataset, dataset).index) for method in methods))
