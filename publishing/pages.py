@@ -133,20 +133,22 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
 
 
 def _claims(file: Path, verdict: Callable[[str], str]) -> list[str]:
-    """How often each verdict was given, how many would be by chance, and the ledger."""
+    """How often each verdict was given, how often by chance alone, and the ledger."""
     ledger = pd.read_csv(file, keep_default_na=False, dtype=str)
     given = ledger["verdict"].value_counts()
-    drawn = int(((ledger["verdict"] != claims.OPEN) & (ledger["low"] != "")).sum())
     counts = ", ".join(f"*{word}* {given[word]}" for word in VERDICTS if word in given)
-    chance = (f" Of the {drawn} that rest on an interval, {BY_CHANCE * drawn:.1f} would hold by chance if no claim were "
-              "true; the basis says which stand after Holm's correction for that.") * (drawn > 0)  # fmt: skip
+    corrected = ledger["basis"].str.extract(f"(also|not) {claims.CORRECTED}").dropna()
+    if len(corrected):
+        many = int(corrected[1].iloc[0])
+        counts += (f". Of {many} differences {BY_CHANCE * many:.1f} would hold by chance if none were real; after Holm's "
+                   f"correction for that {(corrected[0] == 'also').sum()} stand, and the basis says which")  # fmt: skip
     rows = [
         (verdict(c["verdict"]), c["claim"], c["paper"],
          _number(c["measured"]) + (f" ({_number(c['low'])} to {_number(c['high'])})" if c["low"] else ""), c["basis"])
         for _, c in ledger.iterrows()
     ]  # fmt: skip
     return [
-        f"Verdicts: {counts}.{chance}",
+        f"Verdicts: {counts}.",
         _table(rows, ["verdict", "claim", "paper", "measured (95 % interval)", "basis"]),
     ]
 

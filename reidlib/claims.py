@@ -19,6 +19,7 @@ from reidlib.stats import holm, seed_interval
 
 COLUMNS = ["claim", "paper", "measured", "low", "high", "verdict", "basis"]
 HOLDS, FAILS, UNDECIDED, OPEN = VERDICTS = "holds", "does not hold", "undecided", "not measured"
+CORRECTED = r"after Holm's correction for (\d+) differences"  # so ends the basis of a verdict on a difference
 SEEDS = 3  # fewer give no verdict on a difference between trained methods: how much they vary is hardly known then
 PUBLISHED = {"veri776": ("VeRi-776", 1678), "market1501": ("Market-1501", 3368)}  # by layout: name, queries
 MEDIAN = 1.2533 / 1.349  # a median's standard error times the square root of the runs, over the interquartile range
@@ -68,7 +69,7 @@ def claims(results: Results) -> pd.DataFrame:
     for claim, (*numbers, verdict, basis, p) in found:
         also = "" if p is None else "also" if next(stands) else "not"
         if also and verdict != UNDECIDED:
-            basis += f"; {also} after Holm's correction for {len(corrected)} differences"
+            basis += f"; {also} {CORRECTED}".replace(r"(\d+)", str(len(corrected)))
         lines.append((f"{claim.number} {claim.statement}", claim.paper, *numbers, verdict, basis))
     return pd.DataFrame(lines, columns=COLUMNS)
 

@@ -28,7 +28,7 @@ student: {{encoder: {{name: "timm:test_efficientnet"}}, recipe: *r}}
 distillation: {{teachers: [moe], terms: {{logit: 1}}}}
 """
 CLAIMS = """claim,paper,measured,low,high,verdict,basis
-The student learns | and wins,more,4.1,2.0,6.2,holds,"people, 3 seeds"
+The student learns | and wins,more,4.1,2.0,6.2,holds,"people, 3 seeds; also after Holm's correction for 23 differences"
 The mixture wins,more,-0.3,-1.0,-0.1,does not hold,"people, 3 seeds"
 The gate wins,more,0.2,-0.1,0.5,undecided,"people, 3 seeds"
 75.2 % mAP on VeRi-776,75.2 %,,,,not measured,VeRi-776 was not run
@@ -201,7 +201,7 @@ def test_readme_lists_what_exists(tmp_path):
     text = report.write_readme(study, study.folder).read_text()
     wanted = [
         "# A study of 100 % made-up numbers", NOTE, "CLIP ViT-B/16",
-        "## The paper's claims", "Of the 3 that rest on an interval, 0.1 would hold by chance",
+        "## The paper's claims", "Of 23 differences 0.6 would hold by chance", "correction for that 1 stand",
         "🟢 holds", "🔴 does not hold", "🟡 undecided", "⚪ not measured",
         "### Accuracy", "81.0 ± 2.5", "### Across domains", "53.7 ± 2.5",
         "figures/accuracy.png", "figures/ranked-student-people.png", "figures/surprise.png",
