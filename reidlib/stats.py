@@ -43,7 +43,7 @@ def bootstrap(
 ) -> Interval:  # fmt: skip
     """`statistic` of several mAPs, with the percentile interval of its `resamples`, whose arguments these are.
 
-        bootstrap(lambda a, b: a - b, [ap_of_a, ap_of_b], identities={"": pid})
+    bootstrap(lambda a, b: a - b, [ap_of_a, ap_of_b], identities={"": pid})
     """
     mean, drawn = resamples(statistic, aps, tests, identities, n, seed)
     return Interval(mean, *percentiles(drawn, level))
