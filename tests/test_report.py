@@ -9,7 +9,8 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from reidlib import params, report
+from publishing import pages as report
+from reidlib import params
 from reidlib.results import COLUMNS, Results
 
 NOTE = "Small_networks stand in."
@@ -27,8 +28,9 @@ student: {{encoder: {{name: "timm:test_efficientnet"}}, recipe: *r}}
 distillation: {{teachers: [moe], terms: {{logit: 1}}}}
 """
 CLAIMS = """claim,paper,measured,low,high,verdict,basis
-The student learns | and wins,more,4.1,2.0,6.2,holds,"people, 3 seeds"
-The mixture wins,more,-0.3,-1.0,0.4,does not hold,"people, 3 seeds"
+The student learns | and wins,more,4.1,2.0,6.2,holds,"people, 3 seeds; also after Holm's correction for 23 differences"
+The mixture wins,more,-0.3,-1.0,-0.1,does not hold,"people, 3 seeds"
+The gate wins,more,0.2,-0.1,0.5,undecided,"people, 3 seeds"
 75.2 % mAP on VeRi-776,75.2 %,,,,not measured,VeRi-776 was not run
 """
 pytestmark = pytest.mark.filterwarnings("ignore:.*'myst_parser.*is deprecated")  # it is not ours to mend
@@ -132,7 +134,7 @@ def test_front_page(built):
     ]  # fmt: skip
     verdicts = [(tag.text, tag["class"]) for tag in soup.select(".verdict")]
     assert verdicts == [("holds", ["verdict", "holds"]), ("does not hold", ["verdict", "does-not-hold"]),
-                        ("not measured", ["verdict", "not-measured"])]  # fmt: skip
+                        ("undecided", ["verdict", "undecided"]), ("not measured", ["verdict", "not-measured"])]  # fmt: skip
     text = soup.article.text
     for words in ("The student learns | and wins", "4.10 (2.00 to 6.20)", "−0.30", "81.0 ± 2.5", "53.7 ± 2.5"):
         assert words in text
@@ -199,7 +201,8 @@ def test_readme_lists_what_exists(tmp_path):
     text = report.write_readme(study, study.folder).read_text()
     wanted = [
         "# A study of 100 % made-up numbers", NOTE, "CLIP ViT-B/16",
-        "## The paper's claims", "🟢 holds", "🔴 does not hold", "⚪ not measured",
+        "## The paper's claims", "Of 23 differences 0.6 would hold by chance", "correction for that 1 stand",
+        "🟢 holds", "🔴 does not hold", "🟡 undecided", "⚪ not measured",
         "### Accuracy", "81.0 ± 2.5", "### Across domains", "53.7 ± 2.5",
         "figures/accuracy.png", "figures/ranked-student-people.png", "figures/surprise.png",
         "notebooks/01_data.ipynb", "notebooks/02_experts-clip.ipynb", "notebooks/08_report.ipynb", "def456",

@@ -219,6 +219,7 @@ class StudyParams(Strict):
     moe: MoeParams
     student: NetworkParams
     distillation: DistillationParams
+    best_expert: dict[str, str] = Field({}, description="by data set, the expert to beat: chosen on validation identities")
     ablations: AblationParams | None = None
     mixed: bool = Field(False, description="also train on all data sets at once, for as many steps as on the first")
     pretraining: PretrainingParams | None = None
@@ -243,6 +244,10 @@ class StudyParams(Strict):
             raise ValueError("distillation.teachers names 'moe', so moe.gates must hold 'soft'")
         if "uniform" in self.distillation.teachers and "uniform" not in self.moe.gates:
             raise ValueError("distillation.teachers names 'uniform', so moe.gates must hold 'uniform'")
+        for dataset, expert in self.best_expert.items():
+            for name, known in ((dataset, self.datasets), (expert, self.experts)):
+                if name not in known:
+                    raise ValueError(f"best_expert.{dataset}: there is no '{name}'{nearest(name, list(known))}")
         others = {"student": self.student, "moe.router": self.moe.router}
         small = {where: network.encoder for where, network in others.items() if network}
         small |= {f"ablations.sizes.{name}": e for name, e in self.ablations.sizes.items()} if self.ablations else {}
