@@ -61,7 +61,7 @@ def _networks(study: Study) -> list[str]:
             for stage in recipes[place].stages if place in recipes else recipes["student"].stages:
                 network.size = stage.size
                 network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
-        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # libraries' all
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             found.append(f"{place}: {error}")
     return found
 

@@ -140,7 +140,7 @@ def weights_file(params: EncoderParams, weights_root: str | Path | None) -> Path
 
 
 def weights_identity(params: EncoderParams, weights_root: str | Path | None, cache: Path | None = None) -> str | None:
-    """What the pretrained weights are: the sha256 of a file, a hash of a folder's, of a tag the hub's repository and revision.
+    """What the pretrained weights are: the sha256 of a file, a hash of a folder's, of a tag the repository and revision.
 
     None where there are none. cache: see `data.hashes.file_hashes`. Raises WeightsError where they aren't on this machine.
     """

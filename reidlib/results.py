@@ -36,7 +36,7 @@ class Results:
     study: str  # its name
     params: StudyParams  # those that the numbers were made with
     rows: pd.DataFrame  # COLUMNS
-    evaluations: dict[str, np.ndarray]  # "<method>|<train>|<test>|<seed>|ap": of each query; "...|cmc": of each rank; "<test>|pid"
+    evaluations: dict[str, np.ndarray]  # "<method>|<train>|<test>|<seed>|ap" of each query, "...|cmc"; "<test>|pid" of each
     provenance: dict  # what provenance.json holds, see `read`
     output: Path  # where figures and tables made of it are written
     marks: tuple[str, ...] = ()  # why these may not be what the study published, a sentence each; shown on every page

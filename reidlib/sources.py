@@ -198,7 +198,9 @@ def _module_of(text: str) -> Module:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
             for alias in node.names:
                 as_module = f"{node.module}.{alias.name}"
-                imports[alias.asname or alias.name] = (as_module, None) if as_module in _TEXTS else (node.module, alias.name)
+                imports[alias.asname or alias.name] = (
+                    (as_module, None) if as_module in _TEXTS else (node.module, alias.name)
+                )
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.partition(".")[0] in PACKAGES:

@@ -165,7 +165,7 @@ class Store:
         return self.root / self.study / "units" / re.sub("[:/ ]", "-", unit.label)
 
     def _link(self, unit: Unit) -> None:
-        """Links to a finished unit and to all it is made from, which another study may have made: none is that one's alone."""
+        """Links to a finished unit and to all it is made from, which another may have made: none is that one's alone."""
         if unit.kept:
             link = self._linked(unit)
             target = os.path.relpath(self.folder(unit), link.parent)

@@ -22,14 +22,18 @@ NOTEBOOKS = [
 
 def snakemake(project: Path, *arguments: str, fails: bool = False) -> str:
     command = [sys.executable, "-m", "snakemake", "--nocolor", "--cores", "2", "--config", "study=smoke", *arguments]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)})
+    done = subprocess.run(
+        command, cwd=project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)}
+    )
     assert bool(done.returncode) == fails, done.stdout[-5000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
 
 
 def to_do(project: Path, *arguments: str) -> set[str]:
     """The rules that would run."""
-    return set(re.findall(r"^(?:local)?rule (\w+):", snakemake(project, "--dry-run", "--verbose", *arguments), re.MULTILINE))
+    return set(
+        re.findall(r"^(?:local)?rule (\w+):", snakemake(project, "--dry-run", "--verbose", *arguments), re.MULTILINE)
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -143,7 +147,9 @@ def test_a_site_is_built_of_the_results(project):
 
 def test_status_says_that_all_is_finished(project):
     command = [sys.executable, "scripts/status.py", "params/smoke.yaml"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)})
+    done = subprocess.run(
+        command, cwd=project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)}
+    )
     assert done.returncode == 0 and re.search(r"smoke: \d+ finished$", done.stdout.strip()), done.stdout + done.stderr
 
 
