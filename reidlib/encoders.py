@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from reidlib.content import digest
 from reidlib.data.hashes import file_hashes
 from reidlib.params import EncoderParams
-from reidlib.provenance import digest
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")
 
