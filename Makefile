@@ -5,14 +5,14 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BASE_PYTHON ?= python3
 PYTHON = .venv/bin/python
 
-.PHONY: help install study report status check test benchmark lab lock clean
+.PHONY: help install study report status check lint test benchmark lab lock clean
 
 help:
 	@echo "make study [STUDY=demo]   run a study to its end: params/<STUDY>.yaml -> results/<STUDY>/"
 	@echo "make report [STUDY=demo]  a site of its results to browse: results/<STUDY>/report/index.html"
 	@echo "make check [STUDY=demo]   only say whether data and weights are there"
 	@echo "make lab                  JupyterLab on the notebooks"
-	@echo "make test                 the tests"
+	@echo "make test                 the tests; make lint: the code's form (ruff)"
 	@echo "make benchmark            speed and memory beside peers: results/benchmarks/ (CASES=\"evaluation reranking\": only these)"
 	@echo "make install              build .venv from requirements.lock"
 	@echo "make status [STUDY=demo]  what is finished, half done, missing or stale, and why"
@@ -28,7 +28,7 @@ install: .venv/installed
 	@touch $@
 
 study: check
-	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY)
+	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY) --quiet rules
 	@echo "Done. Read results/$(STUDY)/README.md (tables and figures) or results/$(STUDY)/notebooks/ (the executed study);"
 	@echo "make report STUDY=$(STUDY) makes a site of them to browse."
 
@@ -43,6 +43,9 @@ status: install
 
 check: install
 	@$(PYTHON) scripts/check.py params/$(STUDY).yaml
+
+lint: install
+	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .
 
 test: install
 	@$(PYTHON) -m pytest

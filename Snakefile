@@ -3,7 +3,7 @@
 #     .venv/bin/snakemake --cores 2 --config study="demo vehicle2cam"
 #
 # A notebook runs again when its state changes: its code and what that reaches, the params, the data, the study's units (see
-# reidlib/publishing.py; profiles/default says that nothing else counts). Inside it, every unit of work that is finished is
+# publishing/; profiles/default says that nothing else counts). Inside it, every unit of work that is finished is
 # found again, so that running again takes seconds. Cores decide what runs side by side and never a number: those are made
 # with the params' threads.
 
@@ -12,7 +12,10 @@ from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from reidlib import agenda, publishing
+import publishing
+from reidlib import agenda
+from reidlib.data import DataError
+from reidlib.encoders import WeightsError
 from reidlib.study import open_study
 
 STUDIES = {study: open_study(f"params/{study}.yaml") for study in config.get("study", "demo").split()}
@@ -23,8 +26,14 @@ for study in STUDIES.values():
 
 
 @cache
-def state(study, notebook):
-    return publishing.state(STUDIES[study], notebook)
+def state(study, *notebooks):
+    """What decides whether notebooks run again, or what is put together of them."""
+    try:
+        if len(notebooks) == 1:
+            return publishing.state(STUDIES[study], *notebooks)
+        return publishing.assembly_state(STUDIES[study], notebooks)
+    except (DataError, WeightsError) as error:  # a dry run where they are not; a real one says so and stops
+        return f"unknown, for {type(error).__name__} was raised"
 
 
 def executed(name):
@@ -153,7 +162,7 @@ rule gather:
     output:
         directory("artifacts/{study}/gathered"),
     params:
-        state=lambda w: state(w.study, "08_report"),
+        state=lambda w: state(w.study, *publishing.notebooks(STUDIES[w.study])[:-1]),
     shell:
         sys.executable + " scripts/gather.py params/{wildcards.study}.yaml {output}"
 
@@ -177,6 +186,6 @@ rule publish:
     output:
         "artifacts/{study}/published",
     params:
-        state=lambda w: state(w.study, "08_report"),
+        state=lambda w: state(w.study, *publishing.notebooks(STUDIES[w.study])),
     shell:
         sys.executable + " scripts/publish.py params/{wildcards.study}.yaml"

@@ -49,7 +49,7 @@ ABOUT = {
     "teacher": "Sizes are pictures a batch. The student of params/paper.yaml on noise, with random weights: values do not "
     "change the time.",
     "training": "Sizes are pictures a batch; networks of params/paper.yaml with random weights, on noise. Whole steps of "
-    "reidlib's loop: input, forward, backward, optimizer; torchreid's engine is handed its input ready. On a CPU the experts "
+    "reidlib's loop: input, forward, backward, optimizer; torchreid's engine is handed its input ready. On a CPU experts "
     "are left out of large batches. torch.compile's first call, which takes most of a minute, does not count.",
 }
 

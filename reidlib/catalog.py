@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from reidlib.content import digest
 from reidlib.data import DataError, Dataset, load, mixed, validation_split
 from reidlib.data.hashes import file_hashes
 from reidlib.params import DatasetParams, StudyParams
-from reidlib.provenance import digest
 from reidlib.sources import reached
 
 
@@ -39,7 +39,11 @@ class Catalog:
 
     def _open(self, name: str) -> Dataset:
         spec = self.params.datasets[name]
-        root = self._drawn(spec) if spec.builtin else folder(self.root, "REIDLIB_DATA", self.params.data_root, "data") / spec.root
+        root = (
+            self._drawn(spec)
+            if spec.builtin
+            else folder(self.root, "REIDLIB_DATA", self.params.data_root, "data") / spec.root
+        )
         options = {"table": self.root / Path(spec.table).expanduser()} if spec.table else {}
         dataset = load(spec.layout, root, **options)
         return validation_split(dataset, self.validation, seed=0) if self.validation else dataset

@@ -47,7 +47,7 @@ def _recipes(study: Study) -> dict:
 
 
 def _networks(study: Study) -> list[str]:
-    wanted = {f"experts.{name}": expert.encoder for name, expert in study.params.experts.items()}
+    recipes, wanted = _recipes(study), {f"experts.{name}": expert.encoder for name, expert in study.params.experts.items()}
     wanted["student"] = study.params.student.encoder
     if study.params.moe.router:
         wanted["moe.router"] = study.params.moe.router.encoder
@@ -56,8 +56,12 @@ def _networks(study: Study) -> list[str]:
     found, size = [], next(iter(study.params.datasets.values())).size
     for place, encoder in wanted.items():
         try:
-            build(encoder, encoder.size or size, study.plan.weights_root).layers()
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # libraries raise all of these
+            network = build(encoder, encoder.size or size, study.plan.weights_root)
+            network.layers()
+            for stage in recipes[place].stages if place in recipes else recipes["student"].stages:
+                network.size = stage.size
+                network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             found.append(f"{place}: {error}")
     return found
 

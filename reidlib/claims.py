@@ -7,21 +7,25 @@ all of them from a study's results, a row for each claim and data set.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from reidlib.comparisons import Comparison, best_expert, by_seed, compare, gain
+from reidlib.comparisons import Comparison, best_expert, best_taught, by_seed, compare, gain, headroom
 from reidlib.methods import TAUGHT, label, taught_by
 from reidlib.results import Results, clip, configured, costs, datasets, measured_on
-from reidlib.stats import seed_interval
+from reidlib.stats import holm, seed_interval
 
 COLUMNS = ["claim", "paper", "measured", "low", "high", "verdict", "basis"]
-HOLDS, FAILS, OPEN = "holds", "does not hold", "not measured"
+HOLDS, FAILS, UNDECIDED, OPEN = VERDICTS = "holds", "does not hold", "undecided", "not measured"
+CORRECTED = r"after Holm's correction for (\d+) differences"  # so ends the basis of a verdict on a difference
+SEEDS = 3  # fewer give no verdict on a difference between trained methods: how much they vary is hardly known then
 PUBLISHED = {"veri776": ("VeRi-776", 1678), "market1501": ("Market-1501", 3368)}  # by layout: name, queries
 MEDIAN = 1.2533 / 1.349  # a median's standard error times the square root of the runs, over the interquartile range
 BEST = "best expert"  # stands for a data set's best single expert,
 TAUGHT_BY_BEST = "student taught by the best expert"
+BEST_TAUGHT = "student best taught by a single expert"
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,7 @@ class Claim:
     """One part of the abstract.
 
     number: of the abstract's claim, and a letter for each part of it. definition: how it is measured, for readers;
-    measure: the same, which yields (measured, low, high, holds, basis) for each data set or configuration; holds is None
-    where it is not measured. criterion: what counts as holding.
+    measure: the same, which yields a `Line` for each data set or configuration. criterion: what counts as holding.
     """
 
     number: str
@@ -38,7 +41,18 @@ class Claim:
     paper: str
     definition: str
     criterion: str
-    measure: Callable[[Results, "Claim"], Iterator[tuple]]
+    measure: Callable[[Results, "Claim"], Iterator["Line"]]
+
+
+class Line(NamedTuple):
+    """A claim as measured on one data set, in percent or points. p: of a difference that has a verdict."""
+
+    measured: float
+    low: float
+    high: float
+    verdict: str
+    basis: str
+    p: float | None = None
 
 
 def claims(results: Results) -> pd.DataFrame:
@@ -46,13 +60,17 @@ def claims(results: Results) -> pd.DataFrame:
 
     Returns:
         Columns claim, paper, measured, low, high (percent or points, as the claim says; low and high bound the 95 %
-        interval, NaN where nothing varies), verdict ("holds", "does not hold", "not measured"), basis.
+        interval, NaN where nothing varies), verdict (of VERDICTS), basis. Of a verdict on a difference that its interval
+        gives, the basis also says whether it stands with all differences of the ledger taken together (Holm 1979).
     """
-    lines = []
-    for claim in CLAIMS:
-        for measured, low, high, holds, basis in claim.measure(results, claim):
-            verdict = OPEN if holds is None else HOLDS if holds else FAILS
-            lines.append((f"{claim.number} {claim.statement}", claim.paper, measured, low, high, verdict, basis))
+    found = [(claim, line) for claim in CLAIMS for line in claim.measure(results, claim)]
+    corrected, lines = holm([line.p for _, line in found if line.p is not None]), []
+    stands = iter(corrected < 0.05)
+    for claim, (*numbers, verdict, basis, p) in found:
+        also = "" if p is None else "also" if next(stands) else "not"
+        if also and verdict != UNDECIDED:
+            basis += f"; {also} {CORRECTED}".replace(r"(\d+)", str(len(corrected)))
+        lines.append((f"{claim.number} {claim.statement}", claim.paper, *numbers, verdict, basis))
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -69,16 +87,24 @@ def definitions() -> pd.DataFrame:
     return pd.DataFrame(rules, columns=["", "claim", "paper", "measured as", "holds where"]).set_index("")
 
 
-# how they are measured: each yields (measured, low, high, holds, basis)
+# how they are measured: each yields lines
 
 
-def _open(basis: str) -> tuple:
-    return np.nan, np.nan, np.nan, None, basis
+def _open(basis: str) -> Line:
+    return Line(np.nan, np.nan, np.nan, OPEN, basis)
 
 
-def _scaled(found: Comparison) -> tuple:
-    """In percent or points, and whether all of the interval is above zero."""
-    return 100 * found.mean, 100 * found.low, 100 * found.high, bool(found.low > 0)
+def _verdict(low: float, high: float, bound: float) -> str:
+    """What an interval says of "at least `bound`"."""
+    return HOLDS if low >= bound else FAILS if high < bound else UNDECIDED
+
+
+def _difference(found: Comparison, basis: str) -> Line:
+    """A difference in percent or points, claimed to be above zero, and its verdict where there are the seeds for one."""
+    numbers = [100 * value for value in found[:3]]
+    if found.seeds < SEEDS:
+        return Line(*numbers, OPEN, f"{basis}; a difference between trained methods needs at least {SEEDS} seeds")
+    return Line(*numbers, HOLDS if found.low > 0 else FAILS if found.high <= 0 else UNDECIDED, basis, found.p)
 
 
 def _stand_ins(results: Results) -> str:
@@ -91,26 +117,42 @@ def _data(results: Results, dataset: str) -> str:
     return (spec.title or dataset) + (" (drawn by the library)" if spec.builtin else "")
 
 
+def _chosen(results: Results, dataset: str, student: bool = False) -> str:
+    """How the best expert, or the best student, of a data set was chosen."""
+    before = dataset in results.params.best_expert and not student
+    return f" (chosen {'on validation identities' if before else 'by mean mAP on the test set'})"
+
+
 def _basis(results: Results, data: str, found: Comparison, detail: str = "") -> str:
     """What a comparison rests on, in words."""
-    of = "over queries and seeds" if found.seeds > 1 else "over queries only, for there is one seed"
-    counts = f"{found.queries} queries, {found.seeds} seed{'s' * (found.seeds > 1)}"
-    return f"{data}: {detail}{counts}, 95 % interval {of} (paired bootstrap){_stand_ins(results)}"
+    counts = f"{found.queries} queries" + (f" of {found.identities} identities" if found.identities else "")
+    seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
+    varied = [*["identities"] * bool(found.identities), "queries", *["seeds"] * (found.seeds > 1)]
+    over = "queries alone" if len(varied) == 1 else f"{', '.join(varied[:-1])} and {varied[-1]}"
+    unknown = "" if found.identities else "; identities were not kept, so it may be too narrow"
+    return f"{data}: {detail}{counts}, {seeds}, 95 % interval over {over} (paired bootstrap){unknown}{_stand_ins(results)}"
 
 
-def _gains(results: Results, claim: Claim, better: str, worse: str) -> Iterator[tuple]:
-    """mAP of one method minus another's."""
-    for dataset in datasets(results.rows):
-        best = best_expert(results.rows, dataset)
-        a, b = ({BEST: best, TAUGHT_BY_BEST: str(taught_by(best))}.get(method, method) for method in (better, worse))
-        found = gain(results.rows, results.evaluations, a, b, dataset)
+def _gains(results: Results, claim: Claim, better: str, worse: str, limit: bool = False) -> Iterator[Line]:
+    """mAP of one method minus another's. limit: also say what the best choice among the experts would gain."""
+    rows, evaluations = results.rows, results.evaluations
+    for dataset in datasets(rows):
+        best = best_expert(rows, dataset, results.params.best_expert)
+        chosen = {BEST: best, TAUGHT_BY_BEST: str(taught_by(best)), BEST_TAUGHT: best_taught(rows, dataset)}
+        a, b = (chosen.get(method, method) for method in (better, worse))
+        found = gain(rows, evaluations, a, b, dataset) if b else None
         if found is None:
-            yield _open(f"{_data(results, dataset)}: the study has not both {label(a)} and {label(b)}")
-        else:
-            yield *_scaled(found), _basis(results, _data(results, dataset), found, f"{label(a)} − {label(b)}, ")
+            both = f"both {label(a)} and {label(b)}" if b else "a student taught by a single expert"
+            yield _open(f"{_data(results, dataset)}: the study has not {both}")
+            continue
+        how = _chosen(results, dataset, worse == BEST_TAUGHT) if {better, worse} & {*chosen} else ""
+        basis = _basis(results, _data(results, dataset), found, f"{label(a)} − {label(b)}{how}, ")
+        if limit and not np.isnan(most := headroom(rows, evaluations, dataset)):
+            basis += f"; headroom: {100 * most:.1f}, were the best of experts and ensemble known for each query"
+        yield _difference(found, basis)
 
 
-def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[tuple]:
+def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[Line]:
     """mAP on a published data set, with the paper's own experts."""
     name, queries = PUBLISHED[layout]
     for dataset in datasets(results.rows):
@@ -118,19 +160,20 @@ def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[tuple]:
         values = by_seed(results.rows, TAUGHT, dataset, dataset)
         found = compare(results.rows, results.evaluations, np.positive, [(TAUGHT, dataset, dataset)])
         if spec.builtin is None and spec.layout == layout and found is not None and found.queries == queries:
-            if _stand_ins(results):
-                yield _open(f"{name} was run with other experts than the paper's{_stand_ins(results)}")
-                return
             low, high = seed_interval(values)[1:] if found.seeds > 1 else (found.low, found.high)
-            over = f"{found.seeds} seeds, Student's t" if found.seeds > 1 else "one seed, bootstrap over queries"
-            basis = f"{name}: {queries} queries, {over}"
-            yield 100 * found.mean, 100 * low, 100 * high, bool(100 * high >= float(claim.paper)), basis
+            of = "identities and queries" if found.identities else "queries"
+            over = f"{found.seeds} seeds, Student's t" if found.seeds > 1 else f"one seed, bootstrap over {of}"
+            numbers, basis = (100 * found.mean, 100 * low, 100 * high), f"{name}: {queries} queries, {over}"
+            if stand := _stand_ins(results):
+                yield Line(*numbers, OPEN, f"{basis}; other experts than the paper's{stand}")
+            else:
+                yield Line(*numbers, _verdict(*numbers[1:], float(claim.paper)), basis)
             return
     has = ", ".join(_data(results, dataset) for dataset in results.params.datasets)
     yield _open(f"{name} was not run; this study's data: {has}")
 
 
-def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Iterator[tuple]:
+def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Iterator[Line]:
     """How much less the distilled student costs than another method, for this study's networks and the paper's."""
     cases = {None: "this study's networks", "paper": "the paper's configuration, random weights"}
     for configuration, networks in cases.items():
@@ -154,11 +197,12 @@ def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Itera
             low, high = (100 * (1 - small / large * (1 + 1.96 * sign * relative)) for sign in (1, -1))
             detail += f", 95 % interval from the interquartile ranges of {runs} runs"
         measured = 100 * (1 - small / large)
-        holds = bool((measured if np.isnan(low) else low) >= float(claim.paper))
-        yield measured, low, high, holds, detail + ("" if configuration else _stand_ins(results))
+        bounds = (measured, measured) if np.isnan(low) else (low, high)
+        verdict = _verdict(*bounds, float(claim.paper))
+        yield Line(measured, low, high, verdict, detail + ("" if configuration else _stand_ins(results)))
 
 
-def _falls(results: Results, claim: Claim, conventional: str, relative: bool) -> Iterator[tuple]:
+def _falls(results: Results, claim: Claim, conventional: str, relative: bool) -> Iterator[Line]:
     """How much more another method's mAP falls across domains than the distilled student's."""
     names, rows = datasets(results.rows), results.rows
     crossed = [(train, test) for train in names for test in names if train != test]
@@ -166,7 +210,7 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
         yield _open("one data set, so nothing to cross")
     for train, test in crossed:
         where = f"{_data(results, train)} → {_data(results, test)}"
-        other = best_expert(rows, test) if conventional == BEST else conventional
+        other = best_expert(rows, test, results.params.best_expert) if conventional == BEST else conventional
         cells = [(m, t, test) for m in (other, TAUGHT) for t in (train, test)]
         fall = lambda there, home: 1 - there / home if relative else home - there  # noqa: B023, E731
         found = compare(rows, results.evaluations, lambda a, b, c, d: fall(a, b) - fall(c, d), cells)  # noqa: B023
@@ -175,25 +219,26 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
             continue
         ours, theirs = (compare(rows, results.evaluations, fall, pair) for pair in (cells[2:], cells[:2]))
         unit = "%" if relative else "points"
-        detail = f"{label(TAUGHT)} falls by {100 * ours.mean:.1f} {unit}, {label(other)} by {100 * theirs.mean:.1f}; "
-        yield *_scaled(found), _basis(results, where, found, detail)
+        how = _chosen(results, test) if conventional == BEST else ""
+        detail = f"{label(TAUGHT)} falls by {100 * ours.mean:.1f} {unit}, {label(other)}{how} by {100 * theirs.mean:.1f}; "
+        yield _difference(found, _basis(results, where, found, detail))
 
 
 ABOVE = "the 95 % interval is above 0"
 CLAIMS = (
     Claim("1", "Dynamic selection: the MoE's gate beats the uniform ensemble (mAP, points)", "> 0",
-          "mAP of moe:soft − moe:uniform", ABOVE, partial(_gains, better="moe:soft", worse="moe:uniform")),
+          "mAP of moe:soft − moe:uniform", ABOVE, partial(_gains, better="moe:soft", worse="moe:uniform", limit=True)),
     Claim("2a", "MoE-KD's student reaches 75.2 % mAP on VeRi-776", "75.2",
           f"mAP of {TAUGHT}, with CLIP and ALIGN as experts",
-          "the 95 % interval over the seeds reaches 75.2 or lies above", partial(_reaches, layout="veri776")),
+          "all of the 95 % interval over the seeds is at least 75.2", partial(_reaches, layout="veri776")),
     Claim("2b", "MoE-KD's student reaches 76.1 % mAP on Market-1501", "76.1",
           f"mAP of {TAUGHT}, with CLIP and ALIGN as experts",
-          "the 95 % interval over the seeds reaches 76.1 or lies above", partial(_reaches, layout="market1501")),
+          "all of the 95 % interval over the seeds is at least 76.1", partial(_reaches, layout="market1501")),
     Claim("3a", "The student has fewer parameters than the MoE (% fewer)", "94",
           "1 − parameters of student / of moe:soft", "at least 94",
           partial(_reductions, metric="parameters", than="moe:soft")),
     Claim("3b", "The student takes less time than the MoE (% less)", "50",
-          "1 − latency of one picture, student / moe:soft", "all of the interval is at least 50",
+          "1 − latency of one picture, student / moe:soft", "all of the 95 % interval is at least 50",
           partial(_reductions, metric="latency_ms", than="moe:soft")),
     Claim("3c", "The student has fewer parameters than fine-tuned CLIP (% fewer)", "92",
           "1 − parameters of student / of the CLIP expert or its stand-in", "at least 92",
@@ -208,6 +253,9 @@ CLAIMS = (
           partial(_gains, better=TAUGHT, worse=TAUGHT_BY_BEST)),
     Claim("4d", "MoE-KD's student beats the student alone (mAP, points)", "> 0", "mAP of student+kd:moe − student",
           ABOVE, partial(_gains, better=TAUGHT, worse="student")),
+    Claim("4e", "The MoE is the best teacher: its student beats the best of those that an expert taught (mAP, points)",
+          "> 0", "mAP of student+kd:moe − best student+kd:<expert>", ABOVE,
+          partial(_gains, better=TAUGHT, worse=BEST_TAUGHT)),
     *(Claim(f"5{letter}", f"Across domains mAP falls less with MoE-KD than with {name} ({unit})", "12.9 against 15.3",
             f"fall of {other} − fall of {TAUGHT}, each below the same method trained on the target"
             + (", relative to it" if relative else ""),

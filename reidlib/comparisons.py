@@ -1,7 +1,7 @@
-"""What one method has over another, with intervals over queries and seeds.
+"""What one method has over another, with intervals over identities, their queries and seeds.
 
-Everything is made of `rows` (of results.csv) and `evaluations` (AP of each query): those of `results.Results`, or, in a
-notebook that has just made its rows, `gathering.evaluations(study, rows)`.
+Everything is made of `rows` (of results.csv) and `evaluations` (AP of each query and whose it is): those of
+`results.Results`, or, in a notebook that has just made its rows, `gathering.evaluations(study, rows)`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,21 +10,26 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.methods import TAUGHT, Expert, parse
+from reidlib.methods import ENSEMBLES, TAUGHT, Expert, Method, Student
 from reidlib.results import datasets, evaluated
-from reidlib.stats import bootstrap
+from reidlib.stats import p_value, percentiles, resamples
 
 Evaluations = Mapping[str, np.ndarray]
 
 
 class Comparison(NamedTuple):
-    """A number made of mAPs with its 95 % interval, and how many seeds and queries it rests on."""
+    """A number made of mAPs with its 95 % interval, how many seeds, queries and identities it rests on, and its p-value.
+
+    identities: 0 where it isn't known whose the queries are, so that they are resampled alone. p: two-sided, against 0.
+    """
 
     mean: float
     low: float
     high: float
     seeds: int
     queries: int
+    identities: int
+    p: float
 
 
 def compare(
@@ -34,7 +39,8 @@ def compare(
     """`statistic` of the mAPs of some cells (method, train, test), such as a difference, with its interval.
 
     The number is made of the rows, mean over the seeds that all cells have; the interval around it comes from
-    `stats.bootstrap` over queries and seeds. `queries` counts the first cell's. None where a cell has no rows.
+    `stats.resamples` of identities, their queries and seeds. `queries` and `identities` count the first cell's. None where
+    a cell has no rows.
     """
     values = [by_seed(rows, *cell) for cell in cells]
     seeds = sorted(set.intersection(*(set(value.index) for value in values)))
@@ -42,9 +48,13 @@ def compare(
         return None
     names = ["|".join(cell) for cell in cells]
     aps = [np.stack([evaluations[f"{name}|{seed}|ap"] for seed in seeds]) for name in names]
-    found = bootstrap(statistic, aps, [test for *_, test in cells])
+    tests = [test for *_, test in cells]
+    identities = {test: evaluations[f"{test}|pid"] for test in tests if f"{test}|pid" in evaluations}
+    of_queries, drawn = resamples(statistic, aps, tests, identities)
     mean = float(statistic(*(value[seeds].mean() for value in values)))
-    return Comparison(mean, found.low + mean - found.mean, found.high + mean - found.mean, len(seeds), aps[0].shape[1])
+    drawn = drawn + (mean - of_queries)
+    counts = len(seeds), aps[0].shape[1], len(np.unique(identities.get(tests[0], [])))
+    return Comparison(mean, *percentiles(drawn), *counts, p_value(drawn))
 
 
 def by_seed(rows: pd.DataFrame, method: str, train: str, test: str) -> pd.Series:
@@ -91,11 +101,39 @@ def falls(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] |
     return pd.DataFrame(lines)
 
 
-def best_expert(rows: pd.DataFrame, dataset: str) -> str:
-    """The single expert to beat: that of the highest mean mAP on the data set it was trained on, as "expert:<name>"."""
+def best_expert(rows: pd.DataFrame, dataset: str, chosen: Mapping[str, str] | None = None) -> str:
+    """The single expert to beat, as "expert:<name>".
+
+    chosen: the study's `best_expert`, by data set, which goes first: chosen before the test set was seen. Else that of the
+    highest mean mAP on the test set of the data set it was trained on.
+    """
+    if dataset in (chosen or {}):
+        return str(Expert(name=chosen[dataset]))
+    return _best(rows, dataset, lambda method: isinstance(method, Expert))
+
+
+def best_taught(rows: pd.DataFrame, dataset: str) -> str | None:
+    """The student to beat of those that a single expert taught: that of the highest mean mAP; None where there is none."""
+    others = (None, *ENSEMBLES)
+    return _best(rows, dataset, lambda m: isinstance(m, Student) and m.taught_by not in others and not m.changes())
+
+
+def _best(rows: pd.DataFrame, dataset: str, where: Callable[[Method], bool]) -> str | None:
     own = rows[(rows["train_dataset"] == dataset) & (rows["test_dataset"] == dataset) & (rows["metric"] == "mAP")]
-    own = own[own["method"].isin(evaluated(own, lambda method: isinstance(method, Expert)))]
-    return own.groupby("method", sort=False)["value"].mean().idxmax()
+    means = own[own["method"].isin(evaluated(own, where))].groupby("method", sort=False)["value"].mean()
+    return means.idxmax() if len(means) else None
+
+
+def headroom(rows: pd.DataFrame, evaluations: Evaluations, dataset: str) -> float:
+    """What the best of the experts and the uniform ensemble for each query, were it known, would have over the latter.
+
+    A fraction of mAP, mean over the seeds: no gate that chooses among these by the query gains more. NaN where the study
+    has no uniform ensemble.
+    """
+    methods = ["moe:uniform", *evaluated(rows, lambda method: isinstance(method, Expert))]
+    seeds = set.intersection(*(set(by_seed(rows, method, dataset, dataset).index) for method in methods))
+    aps = [np.stack([evaluations[f"{m}|{dataset}|{dataset}|{seed}|ap"] for m in methods]) for seed in seeds]
+    return float(np.mean([ap.max(0).mean() - ap[0].mean() for ap in aps])) if aps else np.nan
 
 
 def kd_variants(rows: pd.DataFrame) -> list[str]:

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from reidlib.content import digest
 from reidlib.data.hashes import file_hashes
 from reidlib.params import EncoderParams
-from reidlib.provenance import digest
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -140,7 +140,7 @@ def weights_file(params: EncoderParams, weights_root: str | Path | None) -> Path
 
 
 def weights_identity(params: EncoderParams, weights_root: str | Path | None, cache: Path | None = None) -> str | None:
-    """What the pretrained weights are: the sha256 of a file, a hash of a folder's, of a tag the hub's repository and revision.
+    """What the pretrained weights are: the sha256 of a file, a hash of a folder's, of a tag the repository and revision.
 
     None where there are none. cache: see `data.hashes.file_hashes`. Raises WeightsError where they aren't on this machine.
     """
@@ -227,6 +227,8 @@ def _timm(name: str, params: EncoderParams, size: tuple[int, int], file: Path | 
     # networks with a position embedding are made for one size; timm resamples the weights to it
     default = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     fixed = {"img_size": tuple(size)} if default.fixed_input_size else {}
+    if name.startswith(("vit_", "eva")):  # these take further sizes, those of a recipe's stages
+        fixed["dynamic_img_size"] = True
     overlay = None
     if file is not None:  # with its classifier or without
         state = timm.models.load_state_dict(str(file))

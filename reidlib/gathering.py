@@ -1,7 +1,7 @@
 """From a study's units to its tidy results: rows, evaluations, provenance.
 
-    rows = accuracy(study, ["expert:clip"])        what a notebook shows: made or found
-    gather(study)                                  all that the study's params ask for; nothing is made for it
+rows = accuracy(study, ["expert:clip"])        what a notebook shows: made or found
+gather(study)                                  all that the study's params ask for; nothing is made for it
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ import pandas as pd
 
 from reidlib import agenda
 from reidlib.agenda import Evaluated
+from reidlib.content import digest
 from reidlib.methods import parse
-from reidlib.provenance import digest, now
+from reidlib.provenance import now
 from reidlib.results import ACCURACY, COLUMNS, COSTS, Results
 from reidlib.study import Study
 from reidlib.units import FINISHED, Unit
@@ -39,7 +40,7 @@ def accuracy(
 
 
 def evaluations(study: Study, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What `comparisons` need of each evaluation in `rows`, see `results.Results`: AP of each query, CMC."""
+    """What `comparisons` need of the evaluations in `rows`, see `results.Results`: AP of each query, whose it is, CMC."""
     what = ["method", "train_dataset", "test_dataset", "seed"]
     wanted = rows[rows["metric"] == "mAP"][what].drop_duplicates().itertuples(index=False, name=None)
     return _evaluations(study, [Evaluated(*names, int(seed)) for *names, seed in wanted])
@@ -64,17 +65,26 @@ def gather(study: Study) -> Results:
     if study.validation:
         raise ValueError(f"{study.name}: a validation split gives no results; open the study with validation=0 for them")
     wanted, configurations = list(agenda.evaluations(study.params)), study.plan.configurations
-    units = {str(of): study.plan.evaluation(*of) for of in wanted} | {f"costs {c}": study.plan.costs(c) for c in configurations}
+    units = {str(of): study.plan.evaluation(*of) for of in wanted} | {
+        f"costs {c}": study.plan.costs(c) for c in configurations
+    }
     states = {name: (unit.label, *study.store.state(unit)) for name, unit in units.items()}
-    if open_ := [f"{label}: {state}" + f" ({why})" * bool(why) for label, state, why in states.values() if state != FINISHED]:
+    if open_ := [
+        f"{label}: {state}" + f" ({why})" * bool(why) for label, state, why in states.values() if state != FINISHED
+    ]:
         first = "\n".join(f"- {line}" for line in open_[:5])
-        raise ValueError(f"{study.name}: {len(open_)} of {len(units)} units are not finished:\n{first}\nRun make study STUDY={study.name}")
+        count = f"{len(open_)} of {len(units)} units are not finished"
+        raise ValueError(f"{study.name}: {count}:\n{first}\nRun make study STUDY={study.name}")
     rows = pd.concat([_rows(study, wanted), *(cost_rows(study, c) for c in configurations)])
-    orders = {"method": agenda.methods(study.params), "train_dataset": list(study.params.datasets),
-              "test_dataset": list(study.params.datasets), "metric": [*ACCURACY, *COSTS]}  # fmt: skip
-    order = lambda column: [_place(value, orders[column.name]) for value in column] if column.name in orders else column  # noqa: E731
-    by = ["method", "train_dataset", "test_dataset", "seed", "metric"]
-    rows = rows.sort_values(by, key=order, kind="stable").reset_index(drop=True)
+    names = [*dict.fromkeys(of.method for of in wanted), *rows["method"].unique()]
+    bases = [*agenda.methods(study.params), *(str(parse(name).base) for name in names)]  # the latter: another study's
+    orders = {
+        "method": sorted(dict.fromkeys(names), key=lambda name: bases.index(str(parse(name).base))),  # variants after it
+        "train_dataset": [*study.params.datasets, agenda.mixed(study.params)], "test_dataset": list(study.params.datasets),
+        "metric": [*ACCURACY, *COSTS, *(f"{name}_iqr" for name in COSTS)],
+    }  # fmt: skip
+    order = lambda column: column.map(orders[column.name].index) if column.name in orders else column  # noqa: E731
+    rows = rows.sort_values([*COLUMNS[1:6]], key=order, kind="stable")[COLUMNS].reset_index(drop=True)
     return Results(study.name, study.params, rows, _evaluations(study, wanted), _provenance(study, wanted), study.output)
 
 
@@ -92,6 +102,10 @@ def _evaluations(study: Study, wanted: Sequence[Evaluated]) -> dict[str, np.ndar
     for of in wanted:
         evaluation = study.evaluate(of.method, of.train, of.seed, of.test)
         found |= {f"{of}|{name}": getattr(evaluation, name).astype(np.float32) for name in ("ap", "cmc")}
+        # whose the queries are: the same for all methods, for the protocol and not the method decides which count
+        found[f"{of.test}|pid"] = (
+            study.plan.data.frame(of.test, "query")["pid"].to_numpy()[evaluation.valid].astype(np.int32)
+        )
     return found
 
 
@@ -110,6 +124,7 @@ def _provenance(study: Study, wanted: Sequence[Evaluated]) -> dict:
     trained = dict.fromkeys((of.method, of.train, of.seed) for of in wanted)
     networks = {"|".join(map(str, of)): study.plan.network(*of) for of in trained}
     units = {name: origin(unit) for name, unit in networks.items() if unit is not None and study.store.record(unit)}
+    costs = {configuration: study.plan.costs(configuration) for configuration in study.plan.configurations}
     record = {
         "study": study.name, "gathered": now(), "params": digest(study.params), "seeds": study.params.seeds,
         "precision": study.params.precision, "threads": study.params.threads,
@@ -119,12 +134,6 @@ def _provenance(study: Study, wanted: Sequence[Evaluated]) -> dict:
         },
         "units": units,
         "evaluations": {str(of): origin(study.plan.evaluation(*of)) for of in wanted},
-        "costs": {c: origin(study.plan.costs(c)) | {"runs": study.plan.costs(c).inputs["runs"].runs} for c in study.plan.configurations},
+        "costs": {name: origin(unit) | {"runs": unit.inputs["runs"].runs} for name, unit in costs.items()},
     }  # fmt: skip
     return record | {"environments": {str(number): environment for number, environment in enumerate(environments)}}
-
-
-def _place(value: str, order: Sequence[str]) -> tuple:
-    """Sorts by the place in `order`, a variant after what it varies, the unknown last."""
-    base = str(parse(value).base) if value not in order and "/" in value else value
-    return (order.index(base) if base in order else len(order), value)

@@ -1,7 +1,7 @@
-"""How each unit of work is made, from its inputs and its parents, and how what was made is loaded again.
+"""How data and networks are made, from a unit's inputs and its parents, and how what was made is loaded again.
 
-    make_...(unit, store, folder)     makes it: see `units.Unit`
-    load_...(unit, store)             the trained network, freshly built, in evaluation mode, on the CPU
+make_...(unit, store, folder)     makes it: see `units.Unit`
+load_...(unit, store)             the trained network, freshly built, in evaluation mode, on the CPU
 """
 
 from collections.abc import Callable, Sequence
@@ -9,23 +9,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from reidlib import losses, processes, profiling
+from reidlib import losses, processes
+from reidlib.content import write_atomically
 from reidlib.data.store import decode
 from reidlib.encoders import build, image_tower
 from reidlib.gates import GATES
 from reidlib.methods import Expert, Method, Moe, parse
 from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router
-from reidlib.params import EncoderParams
 from reidlib.pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
-from reidlib.provenance import write_atomically
-from reidlib.retrieval import EmbeddingSet, evaluate
-from reidlib.training import FeatureBatches, OnlineTeacher, PictureBatches, TeacherCache, embed, train
+from reidlib.training import FeatureBatches, OnlineTeacher, PictureBatches, TeacherCache, train
 from reidlib.units import Store, Unit
 
 # data
@@ -62,7 +59,9 @@ def make_pretrained(unit: Unit, store: Store, folder: Path) -> None:
     """A miniature, pretrained contrastively on captioned pictures."""
     plan, pixels, tokens, pair = unit.inputs["plan"], *_pair(unit, store)
     batches = CaptionBatches(pixels, tokens, plan)
-    _fit(unit, folder, pair, batches, contrastive_loss, plan.seed, plan.model_dump(include={"epochs", "lr", "weight_decay"}))
+    _fit(
+        unit, folder, pair, batches, contrastive_loss, plan.seed, plan.model_dump(include={"epochs", "lr", "weight_decay"})
+    )
 
 
 def load_tower(unit: Unit, store: Store) -> nn.Module:
@@ -116,7 +115,8 @@ def make_router(unit: Unit, store: Store, folder: Path) -> None:
     gate = load_gate(unit.parents["gate"], store)
     with torch.inference_mode():
         weights = gate.soft_weights([f.flatten(0, 1) for f in features])
-    choice = weights.log().view(len(features[0]), 2, -1).numpy()
+    least = torch.finfo(weights.dtype).tiny  # a softmax may underflow to 0, whose logarithm is no target
+    choice = weights.clamp_min(least).log().view(len(features[0]), 2, -1).numpy()
     router = _new_router(unit, store, len(features))
     batches = _picture_batches(unit, store, TeacherCache(choice, choice))
     _fit(unit, folder, router, batches, losses.routing_loss)
@@ -146,7 +146,9 @@ def load_router(unit: Unit, store: Store) -> Router:
 def load_teacher(unit: Unit, store: Store) -> nn.Module:
     """The network that teaches a student: an expert, or a mixture of all."""
     experts = [load_embedder(parent, store) for name, parent in unit.parents.items() if name.startswith("expert ")]
-    return MixtureOfExperts(experts, load_gate(unit.parents["gate"], store)).eval() if "gate" in unit.parents else experts[0]
+    return (
+        MixtureOfExperts(experts, load_gate(unit.parents["gate"], store)).eval() if "gate" in unit.parents else experts[0]
+    )
 
 
 def cached_teacher(unit: Unit, store: Store) -> TeacherCache:
@@ -192,22 +194,33 @@ def _encoder(unit: Unit, store: Store | None):
 
 def _picture_batches(unit: Unit, store: Store, teacher=None) -> PictureBatches:
     pixels = load_pixels(unit.parents["pixels"], store)
-    return PictureBatches(pixels, unit.given["labels"], unit.inputs["recipe"], unit.inputs["seed"], teacher)
+    stages = [load_pixels(unit.parents[f"pixels {number}"], store) for number in range(len(unit.inputs["recipe"].stages))]
+    return PictureBatches(pixels, unit.given["labels"], unit.inputs["recipe"], unit.inputs["seed"], teacher, stages)
 
 
 def _features(unit: Unit, store: Store) -> list[np.ndarray]:
     """Each expert's embeddings of the training pictures and their mirror images, float32 [N, 2, D]."""
     of = {name.removeprefix("features "): name for name in unit.parents if name.startswith("features ")}
-    sides = [[store.arrays(unit.parents[f"{side} {name}"])["embeddings"] for side in ("features", "mirrored")] for name in of]
+    sides = [
+        [store.arrays(unit.parents[f"{side} {name}"])["embeddings"] for side in ("features", "mirrored")] for name in of
+    ]
     return [np.stack(both, axis=1) for both in sides]
 
 
 def _fit(unit: Unit, folder: Path, model: nn.Module, batches, objective: Callable, seed=None, schedule=None) -> None:
     if schedule is None:
         seed = unit.inputs["seed"]
-        schedule = unit.inputs["recipe"].model_dump(include={"epochs", "lr", "weight_decay", "warmup", "layer_decay"})
+        wanted = {"epochs", "lr", "weight_decay", "warmup", "layer_decay", "head_lr", "ema", "stages"}
+        schedule = unit.inputs["recipe"].model_dump(include=wanted)
     history = train(
-        model, folder, batches=batches, objective=objective, seed=seed, machine=unit.given["machine"], label=unit.label, **schedule
+        model,
+        folder,
+        batches=batches,
+        objective=objective,
+        seed=seed,
+        machine=unit.given["machine"],
+        label=unit.label,
+        **schedule,
     )
     if processes.first():
         history.to_csv(folder / "history.csv", index=False)
@@ -224,88 +237,12 @@ def _shapes(unit: Unit, store: Store) -> dict[str, list[int]]:
         return {name: file.get_slice(name).get_shape() for name in file.keys()}
 
 
-# embeddings and what is measured
-
-
-def make_embeddings(unit: Unit, store: Store, folder: Path) -> dict[str, np.ndarray]:
-    """What a trained embedder (or router) gives for all pictures of a part: embeddings float32 [N, D]."""
-    network = unit.parents["network"]
-    model = load_router(network, store) if network.kind == "router" else load_embedder(network, store)
-    pixels = load_pixels(unit.parents["pixels"], store)
-    return {"embeddings": embed(model, pixels, unit.given["machine"], mirrored=unit.inputs["mirrored"])}
-
-
-def make_raw(unit: Unit, store: Store, folder: None) -> dict[str, np.ndarray]:
-    """Raw pixels: each picture shrunk to 16 x 16."""
-    pixels = torch.from_numpy(np.array(load_pixels(unit.parents["pixels"], store))).float()
-    small = torch.nn.functional.interpolate(pixels, (16, 16), mode="area")
-    return {"embeddings": small.flatten(1).numpy()}
-
-
-def make_fused(unit: Unit, store: Store, folder: None) -> dict[str, np.ndarray]:
-    """The experts' embeddings under a gate; or, overruled, of one expert alone; or of the one that a router chose."""
-    parts = [torch.from_numpy(x) for x in expert_embeddings(unit, store)]
-    if "gate" in unit.parents:
-        gate = load_gate(unit.parents["gate"], store)
-    else:
-        gate = GATES[unit.inputs["gate"]]([x.shape[1] for x in parts], 0, 0).eval()
-    with torch.inference_mode():
-        if unit.inputs["expert"] is not None:
-            fused = gate.alone(unit.inputs["expert"], parts[unit.inputs["expert"]])
-        elif "choice" in unit.parents:
-            choice = torch.from_numpy(store.arrays(unit.parents["choice"])["embeddings"]).argmax(1)
-            fused = torch.stack([gate.alone(i, x) for i, x in enumerate(parts)])[choice, torch.arange(len(choice))]
-        else:
-            fused = gate(parts)
-    return {"embeddings": fused.numpy()}
-
-
-def expert_embeddings(unit: Unit, store: Store) -> list[np.ndarray]:
-    """Of a fused unit, what each expert gives: float32 [N, D_i]."""
-    return [store.arrays(p)["embeddings"] for name, p in unit.parents.items() if name.startswith("expert ")]
-
-
-def make_evaluation(unit: Unit, store: Store, folder: Path) -> dict[str, np.ndarray]:
-    """What `retrieval.evaluate` finds: mAP, mINP (float64 [1]), cmc (float64 [ranks]), ap (float64 [n_valid]), valid."""
-    sets = []
-    for part in ("query", "gallery"):
-        sets.append(EmbeddingSet(store.arrays(unit.parents[part])["embeddings"], *unit.given[part]))
-    found = evaluate(*sets)
-    return {
-        "mAP": np.array([found.mAP]), "mINP": np.array([found.mINP]), "cmc": np.asarray(found.cmc, float),
-        "ap": np.asarray(found.ap, float), "valid": found.valid,
-    }  # fmt: skip
-
-
-def make_costs(unit: Unit, store: Store, folder: Path) -> None:
-    """What the study's networks cost, measured side by side: costs.csv, see `profiling.profile`."""
-    network = lambda method: unit.parents.get(f"network {method}")  # noqa: E731
-    models = {method: load_method(method, network, unit.given["experts"], store) for method in unit.inputs["methods"]}
-    _profile(unit, folder, models, load_pixels(unit.parents["pictures"], store))
-
-
-def make_paper_costs(unit: Unit, store: Store, folder: Path) -> None:
-    """What networks with random weights cost, seeing noise."""
-    shape = (unit.inputs["runs"].batch, 3, *unit.inputs["size"])
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    _profile(unit, folder, untrained(unit.inputs["networks"], unit.inputs["width"], unit.inputs["size"], noise), noise)
-
-
-def _profile(unit: Unit, folder: Path, models: dict[str, nn.Module], pictures: np.ndarray) -> None:
-    runs = unit.inputs["runs"]
-    rows = profiling.profile(models, pictures, unit.given["machine"], runs.runs, runs.batch)
-    rows.to_csv(folder / "costs.csv", index=False)
-
-
-def load_costs(unit: Unit, store: Store) -> pd.DataFrame:
-    """Columns method, metric, value, spread."""
-    return pd.read_csv(store.make(unit) / "costs.csv", converters={"value": float})
-
-
 # whole methods
 
 
-def load_method(method: str | Method, network: Callable[[Method], Unit | None], experts: Sequence[str], store: Store) -> nn.Module:
+def load_method(
+    method: str | Method, network: Callable[[Method], Unit | None], experts: Sequence[str], store: Store
+) -> nn.Module:
     """A method as one module, uint8 [B, 3, H, W] -> embedding [B, D], in evaluation mode, on the CPU.
 
     network: the unit that is trained for a method alone, None where nothing is; experts: the study's, by name.
@@ -320,24 +257,3 @@ def load_method(method: str | Method, network: Callable[[Method], Unit | None], 
     unit = network(method)
     gate = load_gate(unit, store) if unit else GATES[method.gate]([part.dim for part in parts], 0, 0)
     return MixtureOfExperts(parts, gate).eval()
-
-
-def untrained(encoders: dict[str, EncoderParams], width: int, size: tuple[int, int], pictures: np.ndarray) -> dict[str, nn.Module]:
-    """Experts, MoE, router and student with random weights: enough to measure what they cost.
-
-    encoders: by method, "moe:router" for the router's. pictures: uint8 [N, 3, h, w]; the router is made to choose each of
-    two experts for half of them.
-    """
-    torch.manual_seed(0)
-    built = {str(parse(name)): build(encoder, encoder.size or tuple(size)) for name, encoder in encoders.items()}
-    models = {name: Embedder(e, identities=2) for name, e in built.items() if not isinstance(parse(name), Moe)}
-    experts = [model for name, model in models.items() if isinstance(parse(name), Expert)]
-    gates = {gate: GATES[gate]([e.dim for e in experts], width, 2).eval() for gate in ("soft", "top1")}
-    models["moe:soft"] = MixtureOfExperts(experts, gates["soft"])
-    if "moe:router" in built:
-        router = Router(built["moe:router"], len(experts)).eval()
-        with torch.inference_mode():
-            scores = router(torch.from_numpy(pictures))
-        router.head.bias.data[0] -= (scores[:, 0] - scores[:, 1:].amax(1)).quantile(0.5)
-        models["moe:router"] = RoutedExperts(router, experts, gates["top1"])
-    return {f"{name}/configuration=paper": model.eval() for name, model in models.items()}

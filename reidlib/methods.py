@@ -103,7 +103,8 @@ def parse(text: "str | Method") -> Method:
     given = dict(variant.partition("=")[::2] for variant in variants)
     configuration = given.pop("configuration", None)
     try:
-        if len(given) + (configuration is not None) != len(variants) or not all(given.values()) or bool(colon) != bool(name):
+        once = len(given) + (configuration is not None) == len(variants)
+        if not once or not all(given.values()) or bool(colon) != bool(name):
             raise ValueError("write each change once, as /what=value")
         match kind, bool(name):
             case "pixels", False:

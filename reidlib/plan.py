@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reidlib import agenda, making, params
+from reidlib import agenda, making, measuring, params
 from reidlib.catalog import Catalog, folder
+from reidlib.content import digest
 from reidlib.encoders import weights_identity
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
 from reidlib.methods import Expert, Method, Moe, Pixels, Student, parse, teacher
-from reidlib.params import DistillationParams, EncoderParams, NetworkParams, Recipe, Runs, StudyParams
-from reidlib.provenance import digest
+from reidlib.params import DistillationParams, NetworkParams, Recipe, Runs, StudyParams
 from reidlib.training import Machine
 from reidlib.units import Unit
 
@@ -49,15 +49,16 @@ class Plan:
 
     # data
 
-    def pixels(self, dataset: str, part: str) -> Unit:
-        """The decoded pictures of a part ("train", "query", "gallery")."""
-        return self._once(("pixels", dataset, part), lambda: self._pixels(dataset, part))
+    def pixels(self, dataset: str, part: str, size: tuple[int, int] | None = None) -> Unit:
+        """The decoded pictures of a part ("train", "query", "gallery"), at the data set's size or another."""
+        return self._once(("pixels", dataset, part, size), lambda: self._pixels(dataset, part, size))
 
-    def _pixels(self, dataset: str, part: str) -> Unit:
-        size = self.data.size(dataset)
+    def _pixels(self, dataset: str, part: str, size: tuple[int, int] | None) -> Unit:
+        label = f"pixels {dataset} {part}" + (f" {size[0]}x{size[1]}" if size else "")
+        size = size or self.data.size(dataset)
         inputs = {"size": size, "bytes": self.data.bytes_hash(dataset, part)}
         given = {"paths": self.data.frame(dataset, part)["path"].tolist()}
-        return Unit("pixels", f"pixels {dataset} {part}", making.make_pixels, inputs, given=given, place=f"datasets.{dataset}")
+        return Unit("pixels", label, making.make_pixels, inputs, given=given, place=f"datasets.{dataset}")
 
     def captioned(self, size: tuple[int, int]) -> Unit:
         """The drawn pictures and captions that miniatures are pretrained on."""
@@ -75,7 +76,9 @@ class Plan:
         inputs = {"encoder": spec, "plan": self.params.pretraining, **self._run}
         parents = {"captioned": self.captioned(spec.size)}
         given = {"machine": self.machine}
-        return Unit("pretrained", f"pretrain {expert}", making.make_pretrained, inputs, parents, given, place=f"experts.{expert}")
+        return Unit(
+            "pretrained", f"pretrain {expert}", making.make_pretrained, inputs, parents, given, place=f"experts.{expert}"
+        )
 
     # networks
 
@@ -106,9 +109,14 @@ class Plan:
             case Expert(configuration=None, name=name) if name in self.params.experts:
                 spec = self.params.experts[name]
                 pretrained = {"pretrained": self.pretrained(name)} if spec.encoder.miniature else {}
-                return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, pretrained, f"experts.{name}")
+                return self._picture_unit(
+                    "embedder", making.make_embedder, method, dataset, seed, spec, pretrained, f"experts.{name}"
+                )
             case Moe(configuration=None, gate="router") if self.params.moe.router:
-                parents = {"gate": self.network(Moe(gate="top1"), dataset, seed), **self._features(self.params.experts, dataset, seed)}
+                parents = {
+                    "gate": self.network(Moe(gate="top1"), dataset, seed),
+                    **self._features(self.params.experts, dataset, seed),
+                }
                 spec = self.params.moe.router
                 return self._picture_unit("router", making.make_router, method, dataset, seed, spec, parents, "moe.router")
             case Moe(configuration=None, gate=gate) if gate in GATES:
@@ -120,14 +128,17 @@ class Plan:
     def _picture_unit(self, kind: str, make: Callable, method: Method, dataset: str, seed: int, spec: NetworkParams,
                       parents: dict, place: str, more: dict | None = None, uses: tuple = ()) -> Unit:  # fmt: skip
         """A network that is trained on pictures."""
-        encoder, labels = spec.encoder, self.data.labels(dataset)
+        encoder, labels, precision = spec.encoder, self.data.labels(dataset), spec.precision or self.params.precision
         inputs = {
-            "encoder": encoder.model_copy(update={"weights": None}), "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
+            "encoder": encoder.model_copy(update={"weights": None}),
+            "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
             "size": encoder.size or self.data.size(dataset), "recipe": self._recipe(spec.recipe, dataset),
-            "identities": digest(labels.tolist()), "seed": seed, **self._run, **(more or {}),
+            "identities": digest(labels.tolist()), "seed": seed, **self._run, "precision": precision, **(more or {}),
         }  # fmt: skip
-        given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": self.machine}
+        machine = Machine(self.params.device, precision)
+        given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": machine}
         parents = {"pixels": self.pixels(dataset, "train"), **parents}
+        parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(spec.recipe.stages)}
         return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
 
     def _recipe(self, recipe: Recipe, dataset: str) -> Recipe:
@@ -154,7 +165,9 @@ class Plan:
             return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, {}, "student")
         teaches = teacher(method.taught_by)
         if isinstance(teaches, Expert) and teaches.name not in self.params.experts:
-            raise ValueError(f"'{method}': no expert '{teaches.name}' in this study; it has {', '.join(self.params.experts)}")
+            raise ValueError(
+                f"'{method}': no expert '{teaches.name}' in this study; it has {', '.join(self.params.experts)}"
+            )
         names = [teaches.name] if isinstance(teaches, Expert) else list(self.params.experts)
         experts = {f"expert {name}": self.network(Expert(name=name), dataset, seed) for name in names}
         parents = {} if isinstance(teaches, Expert) else {"gate": self.network(teaches, dataset, seed)}
@@ -187,7 +200,9 @@ class Plan:
         """The experts' embeddings of the training pictures and of their mirror images."""
         sides = {"features": False, "mirrored": True}
         at = [(name, side) for name in experts for side in sides]
-        return {f"{side} {n}": self.embeddings(Expert(name=n), dataset, seed, dataset, "train", sides[side]) for n, side in at}
+        return {
+            f"{side} {n}": self.embeddings(Expert(name=n), dataset, seed, dataset, "train", sides[side]) for n, side in at
+        }
 
     # embeddings, evaluations, costs
 
@@ -201,7 +216,7 @@ class Plan:
         label = f"embeddings {method} {train} seed {seed} of {test} {part}{' mirrored' * mirrored}"
         pixels = {"pixels": self.pixels(test, part)}
         if isinstance(method, Pixels):
-            return Unit("raw", label, making.make_raw, parents=pixels, kept=False)
+            return Unit("raw", label, measuring.make_raw, parents=pixels, kept=False)
         if not isinstance(method, Moe):
             return self._embedded(self.network(method, train, seed), label, pixels, mirrored)
         names = list(self.params.experts)
@@ -215,13 +230,18 @@ class Plan:
         if GATES[gate].trained:
             parents["gate"] = self.network(Moe(gate=gate), train, seed)
         parents |= {f"expert {n}": self.embeddings(Expert(name=n), train, seed, test, part, mirrored) for n in names}
-        inputs = {"gate": gate, "expert": names.index(method.expert) if method.expert else None, "threads": self.params.threads}
-        return Unit("fused", label, making.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
+        inputs = {
+            "gate": gate,
+            "expert": names.index(method.expert) if method.expert else None,
+            "threads": self.params.threads,
+        }
+        return Unit("fused", label, measuring.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
 
     def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
-        inputs = {"mirrored": mirrored, **self._run}
-        parents = {"network": network, **pixels}
-        return Unit("embeddings", label, making.make_embeddings, inputs, parents, {"machine": self.machine}, (Machine,))
+        precision = network.inputs["precision"]
+        inputs = {"mirrored": mirrored, **self._run, "precision": precision}
+        given, parents = {"machine": Machine(self.params.device, precision)}, {"network": network, **pixels}
+        return Unit("embeddings", label, measuring.make_embeddings, inputs, parents, given, (Machine,))
 
     def evaluation(self, method: str | Method, train: str, test: str, seed: int) -> Unit:
         """The method trained on `train`, tested on `test`."""
@@ -234,7 +254,7 @@ class Plan:
             )
             parents[part] = self.embeddings(method, train, seed, test, part)
         label = f"evaluation {method} {train} seed {seed} on {test}"
-        return Unit("evaluation", label, making.make_evaluation, inputs, parents, given)
+        return Unit("evaluation", label, measuring.make_evaluation, inputs, parents, given)
 
     @property
     def configurations(self) -> list[str]:
@@ -254,7 +274,7 @@ class Plan:
         given = {"experts": list(self.params.experts), "machine": self.machine}
         gates = [method.gate for method in map(parse, wanted) if isinstance(method, Moe)]
         uses = (Machine, *(GATES[gate] for gate in gates if gate in GATES))  # of the router the top-1 gate's, which is there
-        return Unit("costs", "costs", making.make_costs, inputs, parents, given, uses, place="profiling")
+        return Unit("costs", "costs", measuring.make_costs, inputs, parents, given, uses, place="profiling")
 
     def _paper_costs(self) -> Unit:
         paper = params.load(self.root / "params" / "paper.yaml")
@@ -267,7 +287,7 @@ class Plan:
             "runs": self._runs(self.params.profiling.paper), **self._run,
         }  # fmt: skip
         given, uses = {"machine": self.machine}, (Machine, GATES["soft"], GATES["top1"])
-        return Unit("costs", "costs of the paper's networks", making.make_paper_costs, inputs, {}, given, uses)
+        return Unit("costs", "costs of the paper's networks", measuring.make_paper_costs, inputs, {}, given, uses)
 
     @staticmethod
     def _runs(plan: Runs) -> Runs:

@@ -94,8 +94,8 @@ def forward_shared(model, inputs: tuple):
 def average_gradients(model: nn.Module) -> None:
     """Turn the gradients that backward() left in each process into those of the whole batch.
 
-    Each process differentiates the whole loss, and what it hands back through `forward_shared` is the sum over processes; so
-    their mean is what one process has. Parameters without a gradient stay without, as with one process and unlike with
+    Each process differentiates the whole loss, and what it hands back through `forward_shared` is the sum over processes;
+    so their mean is what one process has. Parameters without a gradient stay without, as with one process and unlike with
     torch's DistributedDataParallel.
     """
     if count() == 1:

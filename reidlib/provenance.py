@@ -1,20 +1,14 @@
-"""Where something was made: commit, packages, device; no names of users, hosts or folders. And what is kept of it: hashes
-of content, files that are whole or not there."""
+"""Where something was made: commit, packages, device. No names of users, hosts or folders."""
 
-import hashlib
-import json
-import os
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "accelerate", "numpy", "numba")
 CODE = Path(__file__).parents[1]
@@ -73,20 +67,3 @@ def device_name(gpu: bool = False) -> str:
     named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     cpu = re.sub(r"\((R|TM)\)|CPU|@.*", "", named[1]) if named else platform.processor() or platform.machine()
     return " ".join(cpu.split())
-
-
-def digest(content) -> str:
-    """Short hash (12 hex digits) of JSON-like content; pydantic models count by their content."""
-    return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def plain(content):
-    """JSON-like content with pydantic models and paths as JSON has them."""
-    return json.loads(json.dumps(content, default=lambda x: x.model_dump(mode="json") if isinstance(x, BaseModel) else str(x)))
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """write(file) a file under another name first, so that one named `path` is always whole, whoever writes it too."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial)
-    os.replace(partial, path)

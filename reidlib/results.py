@@ -9,7 +9,6 @@ All that is shown (tables, figures, claims, the report) is made of a `Results`, 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from reidlib import params
+from reidlib.content import differences, output_folder
 from reidlib.methods import Expert, Method, label, parse
 from reidlib.params import StudyParams
 from reidlib.stats import seed_interval
@@ -29,14 +29,14 @@ COSTS = ("parameters", "macs", "latency_ms", "throughput", "peak_memory_mb", "fi
 FILES = ("results.csv", "evaluations.safetensors", "params.yaml")  # their hashes stand in provenance.json, the fourth
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """What a study found and how it is called: all that tables, figures, claims and the report need."""
 
     study: str  # its name
     params: StudyParams  # those that the numbers were made with
     rows: pd.DataFrame  # COLUMNS
-    evaluations: dict[str, np.ndarray]  # "<method>|<train>|<test>|<seed>|ap": AP of each query; "...|cmc": of each rank
+    evaluations: dict[str, np.ndarray]  # "<method>|<train>|<test>|<seed>|ap" of each query, "...|cmc"; "<test>|pid" of each
     provenance: dict  # what provenance.json holds, see `read`
     output: Path  # where figures and tables made of it are written
     marks: tuple[str, ...] = ()  # why these may not be what the study published, a sentence each; shown on every page
@@ -46,6 +46,9 @@ class Results:
     def warning(self) -> str:
         """The marks as a quote in Markdown; "" where there is none."""
         return f"> ⚠️ **Warning:** {'; '.join(self.marks)}." if self.marks else ""
+
+    def __repr__(self) -> str:
+        return "; ".join([f"{len(self.rows)} results of {self.study}", *self.marks])
 
     def _repr_markdown_(self) -> str:  # what Jupyter shows
         return "\n\n".join(filter(None, [self.warning, f"**{self.params.title}**", self.params.note]))
@@ -97,22 +100,7 @@ def open_results(study: str | Path, folder: str | Path = "") -> Results:
     """
     file = params.find(study)
     root = file.parent.parent
-    output = os.environ.get("REIDLIB_OUTPUT") or root / "artifacts" / file.stem / "explored"
-    return read(root / (folder or Path("results", file.stem)), Path(output), file)
-
-
-def differences(before: dict, now: dict, within: str = "") -> list[str]:
-    """How two trees of params differ, key by key: "student.recipe.lr was 0.001, is 0.002"; both of `model_dump`."""
-    found = []
-    for key in {**before, **now}:
-        name = f"{within}{key}"
-        if key not in now or key not in before:
-            found.append(f"{name} {'is new' if key in now else 'is gone'}")
-        elif isinstance(before[key], dict) and isinstance(now[key], dict):
-            found += differences(before[key], now[key], f"{name}.")
-        elif before[key] != now[key]:
-            found.append(f"{name} was {json.dumps(before[key])}, is {json.dumps(now[key])}")
-    return found
+    return read(root / (folder or Path("results", file.stem)), output_folder(root, file.stem), file)
 
 
 def _changed_since(published: StudyParams, file: Path | None) -> list[str]:
@@ -210,10 +198,10 @@ def cmc(
 ) -> dict[str, np.ndarray]:
     """CMC of each method that was evaluated so, float [seeds, ranks]."""
     curves: dict[str, list] = {method: [] for method in methods}
-    for name, values in evaluations.items():
-        method, *datasets, _, array = name.split("|")
-        if method in curves and datasets == [train, test or train] and array == "cmc":
-            curves[method].append(values)
+    for name in (name for name in evaluations if name.endswith("|cmc")):
+        method, *datasets, _, _ = name.split("|")
+        if method in curves and datasets == [train, test or train]:
+            curves[method].append(evaluations[name])
     return {method: np.stack(values) for method, values in curves.items() if values}
 
 

@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROJECT = Path(__file__).parents[1]
-PACKAGES = ("reidlib", "toydata")
-# their values are in a key, not their code; and tables from which a unit names the entries that it uses
-VALUES = {"reidlib.params", "reidlib.params.schema", "reidlib.params.reading", "reidlib.methods", "reidlib.sources", "reidlib.provenance"}
+PACKAGES = ("reidlib", "toydata", "publishing")
+# what is in a key by its values, or only where it was made: their code changes no number
+VALUES = {f"reidlib.{name}" for name in (
+    "params", "params.schema", "params.reading", "methods", "sources", "provenance", "content", "progress",
+)}  # fmt: skip
+# from these a unit names the entries that it uses
 TABLES = {"reidlib.gates.GATES", "reidlib.losses.distillation.TERMS", "reidlib.data.layouts.LAYOUTS"}
 
 
@@ -195,7 +198,9 @@ def _module_of(text: str) -> Module:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
             for alias in node.names:
                 as_module = f"{node.module}.{alias.name}"
-                imports[alias.asname or alias.name] = (as_module, None) if as_module in _TEXTS else (node.module, alias.name)
+                imports[alias.asname or alias.name] = (
+                    (as_module, None) if as_module in _TEXTS else (node.module, alias.name)
+                )
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.partition(".")[0] in PACKAGES:

@@ -8,7 +8,6 @@ Ask for anything in any order: what it depends on is made first, what is finishe
 `reidlib.methods`. A data set is a key of the params file, or several joined by "+": trained on all of them at once.
 """
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from reidlib import agenda, making, params
+from reidlib import agenda, making, measuring, params
 from reidlib.catalog import Catalog
+from reidlib.content import output_folder
 from reidlib.data import Dataset
 from reidlib.data.layouts import LAYOUTS
 from reidlib.gates import GATES
@@ -116,7 +116,9 @@ class Study:
 
     # embeddings and evaluation
 
-    def embeddings(self, method: str | Method, train: str, seed: int, test: str | None = None, part: str = "query") -> np.ndarray:
+    def embeddings(
+        self, method: str | Method, train: str, seed: int, test: str | None = None, part: str = "query"
+    ) -> np.ndarray:
         """Embeddings float32 [N, D] of a part of `test` (default: `train`) by the method trained on `train`."""
         return self.store.arrays(self.plan.embeddings(method, train, seed, test or train, part))["embeddings"]
 
@@ -134,7 +136,7 @@ class Study:
     def gate_weights(self, gate: str, dataset: str, seed: int) -> pd.DataFrame:
         """The gate's weights for the gallery: its columns (path, pid, camid, type, ...) and one for each expert."""
         unit = self.plan.embeddings(Moe(gate=gate), dataset, seed, dataset, "gallery")
-        parts = [torch.from_numpy(x) for x in making.expert_embeddings(unit, self.store)]
+        parts = [torch.from_numpy(x) for x in measuring.expert_embeddings(unit, self.store)]
         with torch.inference_mode():
             weights = making.load_gate(unit.parents["gate"], self.store).weights(parts).numpy()
         frame = self.plan.data.frame(dataset, "gallery").reset_index(drop=True)
@@ -145,17 +147,12 @@ class Study:
 
         configuration: "" for this study's networks, "paper" for those of params/paper.yaml with random weights.
         """
-        return making.load_costs(self.plan.costs(configuration), self.store)
+        return measuring.load_costs(self.plan.costs(configuration), self.store)
 
     def state(self) -> pd.DataFrame:
         """Each unit of work: columns unit, kind, state (finished, half done, stale, missing), why."""
         rows = [(unit.label, unit.kind, *self.store.state(unit)) for unit in self.plan.units().values()]
         return pd.DataFrame(rows, columns=["unit", "kind", "state", "why"])
-
-
-def output_folder(root: Path, study: str) -> Path:
-    """Where a notebook writes what it shows: see `Study.output`."""
-    return Path(os.environ.get("REIDLIB_OUTPUT") or root / "artifacts" / study / "explored")
 
 
 def open_study(study: str | Path = "auto", overrides: list[str] = (), validation: float = 0.0) -> Study:

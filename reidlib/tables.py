@@ -4,7 +4,7 @@
 `gathering.accuracy` and `gathering.evaluations`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -59,15 +59,16 @@ def efficiency_table(results: pd.DataFrame, configuration: str | None = None) ->
     return out.rename(index=label).rename_axis(index=None)
 
 
-def grid_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
+def grid_table(rows: pd.DataFrame, evaluations: Evaluations, chosen: Mapping[str, str] | None = None) -> pd.DataFrame:
     """MoE or single expert, KD or none: mAP in percent, and in points what KD adds and what the MoE adds to it.
 
     Without KD a student has no teacher, so that column is one number. The last row of each data set is the MoE's minus
-    the best single expert's; under "what KD adds" it is the interaction, which the paper calls synergy.
+    the best single expert's; under "what KD adds" it is the interaction, which the paper calls synergy. chosen: see
+    `comparisons.best_expert`.
     """
     lines = []
     for dataset in datasets(rows):
-        best = best_expert(rows, dataset)
+        best = best_expert(rows, dataset, chosen)
         teachers = {f"{label(best)} (best)": best, "Uniform ensemble": "moe:uniform", "MoE, soft gate": "moe:soft"}
         kd = {teacher: str(taught_by(teacher)) for teacher in teachers.values()}
         at = lambda *methods: [(m, dataset, dataset) for m in methods]  # noqa: B023, E731
@@ -134,9 +135,7 @@ def _with_costs(table: pd.DataFrame, rows: pd.DataFrame, methods: Sequence[str])
     return table
 
 
-def cross_domain_table(
-    rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None
-) -> pd.DataFrame:
+def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None) -> pd.DataFrame:
     """Each method on data sets it wasn't trained on: its mAP there and, with intervals, its fall.
 
     The fall is against the same method trained on that data set, in points and relative, and against its own mAP on the

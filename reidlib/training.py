@@ -3,8 +3,7 @@
 What differs is handed in: `batches` says what a step sees, `objective` what it minimises.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +15,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
-from tqdm import tqdm
 
 from reidlib import processes
 from reidlib.data.augment import augment
@@ -25,6 +23,7 @@ from reidlib.data.store import gather
 from reidlib.losses import Target
 from reidlib.models import Embedder, Router
 from reidlib.params import Recipe
+from reidlib.progress import Bar, load_checkpoint, save_checkpoint
 
 Batch = tuple[tuple, Target | None]
 
@@ -88,6 +87,7 @@ class PictureBatches:
     Args:
         pixels: decoded store, uint8 [N, 3, h, w].
         labels: int [N], identities numbered from 0.
+        stages: stores of the same pictures at the sizes of the recipe's stages, in order.
     """
 
     pixels: np.ndarray
@@ -95,6 +95,7 @@ class PictureBatches:
     recipe: Recipe
     seed: int
     teacher: TeacherCache | OnlineTeacher | None = None
+    stages: Sequence[np.ndarray] = ()
 
     def index(self, epoch: int) -> np.ndarray:
         return identity_batches(self.labels, self.recipe.p, self.recipe.k, self.seed, epoch)
@@ -102,10 +103,16 @@ class PictureBatches:
     def __len__(self) -> int:
         return len(self.index(0))
 
+    def stage(self, epoch: int) -> int | None:
+        """Which of the recipe's stages an epoch is of; None: it is past them."""
+        ends = np.cumsum([stage.epochs for stage in self.recipe.stages])
+        return next((number for number, end in enumerate(ends) if epoch < end), None)
+
     def epoch(self, epoch: int, device: torch.device) -> Iterator[Batch]:
         generator = torch.Generator(device).manual_seed(_mix(self.seed, epoch))
+        pixels = self.pixels if self.stage(epoch) is None else self.stages[self.stage(epoch)]
         for index in self.index(epoch):
-            images = gather(self.pixels, index).to(device, non_blocking=True)
+            images = gather(pixels, index).to(device, non_blocking=True)
             images, flipped = augment(images, generator, **self.recipe.augmentation.model_dump())
             pid = torch.from_numpy(self.labels[index]).to(device)
             yield (images,), Target(pid, *(self.teacher.targets(index, flipped, images) if self.teacher else ()))
@@ -149,6 +156,9 @@ def train(
     weight_decay: float = 1e-4,
     warmup: float = 1.0,
     layer_decay: float = 1.0,
+    head_lr: float = 1.0,
+    ema: float = 0.0,
+    stages: Sequence[dict] = (),
     seed: int = 0,
     machine: Machine = Machine(),
     label: str = "train",
@@ -166,12 +176,17 @@ def train(
         objective: (output, target) -> named terms, already weighted; their sum is minimised.
         warmup: epochs from a hundredth of `lr` to `lr`.
         layer_decay: factor on the learning rate from each of the encoder's layers to the one below.
+        head_lr: factor on the learning rate of what is not the encoder: neck, classifier, projection.
+        ema: decay a step (warmed up) of averaged weights, in which training ends; 0: it ends in the last ones.
+        stages: "epochs" and "size" of each: the encoder sees this size first, its own afterwards.
     """
-    from timm.scheduler import CosineLRScheduler  # here, for timm takes seconds to import, and finished units need none
+    # here, for timm takes seconds to import, and finished units need none
+    from timm.scheduler import CosineLRScheduler
+    from timm.utils import ModelEmaV3
 
     accelerator = machine.accelerator()
     # fused: one call for all parameters, where small networks on a CPU would spend a tenth of a step on many
-    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay), lr=lr, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay, head_lr), lr=lr, fused=True)
     steps = len(batches)
     warmup_steps = round(min(warmup, epochs / 2) * steps)
     scheduler = CosineLRScheduler(
@@ -184,46 +199,61 @@ def train(
     )
     # "evaluation mode" is accelerate's word for "without DistributedDataParallel": see processes.average_gradients
     model, optimizer = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(optimizer)
-    checkpoint = Path(folder) / "checkpoint.pt"
+    averaged = ModelEmaV3(accelerator.unwrap_model(model), decay=ema, use_warmup=True) if ema else None
+    sizes = [tuple(stage["size"]) for stage in stages for _ in range(stage["epochs"])]
+    own_size = accelerator.unwrap_model(model).encoder.size if stages else None
+    parts = {"model": accelerator.unwrap_model(model), "optimizer": optimizer}  # all that a training is carried on from
+    parts |= {"averaged": averaged.module} if averaged else {}
+    parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}  # of fp16
     history: list[dict] = []
-    if checkpoint.exists():
-        history = _resume(checkpoint, accelerator.unwrap_model(model), optimizer)
-    options = {"desc": label, "unit": "step", "mininterval": 1}
-    if not accelerator.is_main_process:
-        options["disable"] = True
-    with tqdm(total=epochs * steps, initial=len(history) * steps, **options) as bar:
+    if checkpoint := load_checkpoint(folder):
+        history = checkpoint["history"]
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
+    with Bar(label, epochs, steps, len(history), shown=accelerator.is_main_process) as bar:
         for epoch in range(len(history), epochs):
             torch.manual_seed(_mix(seed, epoch))  # dropout and the like depend on the epoch alone, so resuming is exact
             model.train()
+            if stages:
+                accelerator.unwrap_model(model).encoder.size = sizes[epoch] if epoch < len(sizes) else own_size
             sums: dict[str, torch.Tensor] = {}
             for step, (inputs, target) in enumerate(batches.epoch(epoch, accelerator.device)):
                 scheduler.step_update(min(epoch * steps + step, epochs * steps - 1))
                 with accelerator.autocast():
                     output = processes.forward_shared(model, inputs)
                 terms = objective(output, target)
-                accelerator.backward(sum(terms.values()))
+                loss = sum(terms.values())
+                if not torch.isfinite(loss):
+                    values = {name: term.item() for name, term in terms.items()}
+                    raise FloatingPointError(
+                        f"{label}: the loss is {values} at step {step + 1} of epoch {epoch + 1}; lower its recipe's lr"
+                    )
+                accelerator.backward(loss)
                 processes.average_gradients(model)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                if averaged:
+                    averaged.update(accelerator.unwrap_model(model), step=epoch * steps + step)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0) + term.detach()
-                bar.update()
+                bar.step()
             means = {name: float(total) / (step + 1) for name, total in sums.items()}
             history.append({"epoch": epoch + 1, "loss": sum(means.values()), **means})
-            if not np.isfinite(history[-1]["loss"]):
-                raise FloatingPointError(f"{label}: the loss is {means} in epoch {epoch + 1}; lower its recipe's lr")
-            bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{history[-1]['loss']:.3f}")
+            bar.epoch(history[-1])
             if epoch + 1 < epochs and accelerator.is_main_process:
-                _save_checkpoint(checkpoint, accelerator.unwrap_model(model), optimizer, history)
+                save_checkpoint(folder, {name: part.state_dict() for name, part in parts.items()} | {"history": history})
+    if averaged:
+        accelerator.unwrap_model(model).load_state_dict(averaged.module.state_dict())
     accelerator.unwrap_model(model, keep_fp32_wrapper=False).cpu().eval()
     return pd.DataFrame(history)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict]:
-    """Parameter groups for the optimizer: no weight decay on vectors, layer-wise learning rates in the encoder."""
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float, head_lr: float = 1.0) -> list[dict]:
+    """Parameter groups for the optimizer: no weight decay on vectors, layer-wise learning rates in the encoder, and
+    `head_lr` times the rate in the rest."""
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
-    if not isinstance(model, (Embedder, Router)) or layer_decay == 1:
+    if not isinstance(model, (Embedder, Router)) or layer_decay == head_lr == 1:
         return param_groups_weight_decay(model, weight_decay)
     network = model.encoder.network
     groups = param_groups_layer_decay(network, weight_decay, layer_decay=layer_decay)
@@ -234,7 +264,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
         (0.0, [p for _, p in rest if p.ndim <= 1]),
     ):
         if members:
-            groups.append({"params": members, "weight_decay": decay})
+            groups.append({"params": members, "weight_decay": decay, "lr_scale": head_lr})
     return groups  # timm's scheduler multiplies each group's lr_scale in
 
 
@@ -258,16 +288,3 @@ def embed(model: nn.Module, pixels: np.ndarray, machine: Machine, *, mirrored=Fa
 
 def _mix(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-def _save_checkpoint(file: Path, model: nn.Module, optimizer, history: list[dict]) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
-    torch.save(state, file.with_suffix(".partial"))
-    os.replace(file.with_suffix(".partial"), file)
-
-
-def _resume(file: Path, model: nn.Module, optimizer) -> list[dict]:
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["history"]

@@ -27,7 +27,8 @@ from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 
 from reidlib import processes, sources
-from reidlib.provenance import digest, now, origin, plain, write_atomically
+from reidlib.content import differences, digest, plain, write_atomically
+from reidlib.provenance import now, origin
 
 FINISHED, HALF_DONE, MISSING, STALE = "finished", "half done", "missing", "stale"
 
@@ -98,7 +99,9 @@ class Store:
                 self._prepare(parent)
             folder.mkdir(parents=True, exist_ok=True)
             with processes.holding(FileLock(folder / "lock")), self.limited():
-                if not (folder / "unit.json").exists():
+                to_do = not (folder / "unit.json").exists()
+                processes.wait()  # for all to have looked before one of them writes
+                if to_do:
                     self._make(unit, folder)
         self._link(unit)
         return folder
@@ -162,7 +165,7 @@ class Store:
         return self.root / self.study / "units" / re.sub("[:/ ]", "-", unit.label)
 
     def _link(self, unit: Unit) -> None:
-        """Links to a finished unit and to all it is made from, which another study may have made: none is that one's alone."""
+        """Links to a finished unit and to all it is made from, which another may have made: none is that one's alone."""
         if unit.kept:
             link = self._linked(unit)
             target = os.path.relpath(self.folder(unit), link.parent)
@@ -176,12 +179,8 @@ class Store:
 
     def _differences(self, record: dict, unit: Unit) -> list[str]:
         """What a unit depended on by its record and does no longer, in words, the deepest cause first."""
-        found, before, now = [], record["dependencies"], unit.dependencies
-        old, new = _flat(before["inputs"]), _flat(now["inputs"])
-        for name in [*new, *(name for name in old if name not in new)]:
-            if old.get(name) != new.get(name):
-                where = f"{unit.place}.{name}".lstrip(".")
-                found.append(f"{where} was {old.get(name, 'not there')}, is {new.get(name, 'not there')}")
+        before, now = record["dependencies"], unit.dependencies
+        found = differences(before["inputs"], now["inputs"], f"{unit.place}." if unit.place else "")
         for name, parent in unit.parents.items():
             earlier = before["parents"].get(name)
             if earlier != now["parents"][name]:
@@ -196,10 +195,3 @@ class Store:
 def _record(folder: Path) -> dict | None:
     file = folder / "unit.json"
     return json.loads(file.read_text()) if file.exists() else None
-
-
-def _flat(tree: Mapping, above: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
-    return flat

@@ -6,7 +6,7 @@ python scripts/gather.py params/demo.yaml artifacts/demo/gathered
 import sys
 from pathlib import Path
 
-from reidlib import publishing
+import publishing
 from reidlib.study import open_study
 
 

@@ -5,7 +5,7 @@ python scripts/publish.py params/demo.yaml
 
 import sys
 
-from reidlib import publishing
+import publishing
 from reidlib.study import open_study
 
 

@@ -6,8 +6,9 @@ python scripts/report.py params/demo.yaml artifacts/demo/report     the latter: 
 import sys
 from pathlib import Path
 
-from reidlib import report, results
+from publishing import pages
+from reidlib import results
 
 if __name__ == "__main__":
     found = results.open_results(sys.argv[1])
-    print(f"Open {report.write_site(found, found.folder, Path(sys.argv[2]), found.folder / 'report')}")
+    print(f"Open {pages.write_site(found, found.folder, Path(sys.argv[2]), found.folder / 'report')}")

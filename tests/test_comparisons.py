@@ -41,11 +41,24 @@ def test_a_comparison_is_of_the_rows_with_the_interval_of_the_evaluations():
     for seed, own in noise.items():
         evaluations[f"a|d|d|{seed}|ap"] = evaluations[f"a|d|d|{seed}|ap"] + own - own.mean()
     found = comparisons.gain(rows, evaluations, "a", "b", "d")
-    assert found.mean == pytest.approx(0.1) and found.low < 0.1 < found.high and found[3:] == (3, 6)
+    assert found.mean == pytest.approx(0.1) and found.low < 0.1 < found.high and found[3:6] == (3, 6, 0) and found.p < 0.05
     edited = rows.assign(value=rows["value"] + 0.03 * ((rows["method"] == "a") & (rows["seed"] == 1)))
     moved = comparisons.gain(edited, evaluations, "a", "b", "d")
     assert moved[:3] == pytest.approx([value + 0.01 for value in found[:3]])
     assert comparisons.gain(rows, evaluations, "a", "c", "d") is None
+
+
+def test_queries_of_an_identity_are_resampled_together_where_it_is_known():
+    rng = np.random.default_rng(1)
+    rows, evaluations = made({("a", "d", "d"): 0.6, ("b", "d", "d"): 0.6}, queries=120)
+    alike = np.repeat(rng.normal(0, 0.1, 20), 6)  # six queries each, which stand and fall together
+    for seed in SEEDS:
+        evaluations[f"a|d|d|{seed}|ap"] = evaluations[f"a|d|d|{seed}|ap"] + alike - alike.mean()
+    apart = comparisons.gain(rows, evaluations, "a", "b", "d")
+    together = comparisons.gain(rows, evaluations | {"d|pid": np.repeat(np.arange(20, dtype=np.int32), 6)}, "a", "b", "d")
+    assert apart[3:6] == (3, 120, 0) and together[3:6] == (3, 120, 20)
+    assert 2 < (together.high - together.low) / (apart.high - apart.low) < 3  # sqrt(6)
+    assert together.p == pytest.approx(1, abs=0.3)
 
 
 def test_only_seeds_that_both_have_are_compared():
@@ -60,6 +73,24 @@ def test_the_best_expert_is_that_of_the_data_set():
     rows, _ = made(home() | {("expert:align", "people", "vehicles"): 0.99})
     assert comparisons.best_expert(rows, "vehicles") == "expert:clip"
     assert comparisons.best_expert(rows, "people") == "expert:align"
+    assert comparisons.best_expert(rows, "people", {"vehicles": "align"}) == "expert:align"
+    assert comparisons.best_expert(rows, "vehicles", {"vehicles": "align"}) == "expert:align"  # whatever the test set says
+
+
+def test_the_best_taught_student_need_not_be_the_best_experts():
+    rows, _ = made(home(MAP | {"student+kd:align": (0.51, 0.4), "student+kd:clip/temperature=2": (0.9, 0.9)}))
+    assert comparisons.best_taught(rows, "vehicles") == "student+kd:align"
+    assert comparisons.best_taught(rows, "people") == "student+kd:clip"
+    assert comparisons.best_taught(*made(home({"student": (0.5, 0.5), "student+kd:moe": (0.6, 0.6)}))[:1], "people") is None
+
+
+def test_headroom_is_what_the_best_for_each_query_would_gain():
+    cells = {(method, "d", "d"): 0.5 for method in ("expert:clip", "expert:align", "moe:uniform", "moe:soft", "student")}
+    rows, evaluations = made(cells, seeds=(0,))
+    aps = {"expert:clip": [1.0, 0.0, 0.2], "expert:align": [0.0, 0.9, 0.1], "moe:uniform": [0.5, 0.6, 0.7]}
+    evaluations |= {f"{method}|d|d|0|ap": np.array(ap) for method, ap in aps.items()}
+    assert comparisons.headroom(rows, evaluations, "d") == pytest.approx((1 + 0.9 + 0.7) / 3 - 0.6)
+    assert np.isnan(comparisons.headroom(rows[rows["method"] != "moe:uniform"], evaluations, "d"))
 
 
 def test_the_grid_and_its_interaction():
@@ -73,6 +104,12 @@ def test_the_grid_and_its_interaction():
     }
     people = table[table["data set"] == "people"].iloc[-1]
     assert people["teacher itself"] == people["what KD adds (points)"] == "−2.0 [−2.0, −2.0]"
+
+
+def test_the_grids_best_expert_is_the_one_that_was_chosen():
+    table = tables.grid_table(*made(home()), {"vehicles": "align"})
+    assert table.index[0] == table.index[4] == "ALIGN expert (best)"
+    assert table["teacher itself"].iloc[[0, 3]].tolist() == ["55.0", "+15.0 [15.0, 15.0]"]
 
 
 def test_an_edited_result_changes_the_table():
@@ -131,6 +168,7 @@ def test_falls_in_points_relative_and_from_home():
     table = tables.cross_domain_table(rows, evaluations, ["student"])
     assert table.iloc[0].tolist()[:5] == ["people", "vehicles", "30.0", "40.0", "+10.0 [10.0, 10.0]"]
     assert table.iloc[0]["fall (%)"].startswith("+25.0 [") and table.iloc[1, -1] == ""
+    pd.testing.assert_frame_equal(tables.cross_domain_table(rows, evaluations), table)
     assert tables.cross_domain_table(*made(home()), ["student"]).empty
 
 
@@ -138,3 +176,11 @@ def test_differences_for_the_figure():
     found = comparisons.differences(*made(home()), ["moe:soft", "moe:top1"], "moe:uniform")
     assert list(found.columns) == ["method", "dataset", "mean", "low", "high", "seeds"]
     assert found.set_index("dataset")["mean"].to_dict() == pytest.approx({"vehicles": 0.04, "people": -0.01})
+
+
+def test_variants_of_distillation_are_those_of_the_moes_student():
+    base = "student+kd:moe"
+    others = [base, f"{base}/size=big", "student+kd:clip/temperature=2", "student/size=big"]
+    variants = [f"{base}/terms=a+b", f"{base}/temperature=2", f"{base}/teacher=online"]
+    rows, _ = made({(method, "people", "people"): 0.5 for method in [*others, *variants]})
+    assert comparisons.kd_variants(rows) == variants

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +18,9 @@ from matplotlib.transforms import Bbox  # noqa: E402
 
 from reidlib import answers, figures, params, results  # noqa: E402
 from reidlib.data import Dataset  # noqa: E402
-from reidlib.figures import look  # noqa: E402
+from reidlib.figures import style  # noqa: E402
 from reidlib.figures.cost import _apart, _front  # noqa: E402
+from reidlib.methods import label  # noqa: E402
 from reidlib.params import EncoderParams  # noqa: E402
 from reidlib.retrieval import EmbeddingSet, evaluate  # noqa: E402
 
@@ -85,8 +88,7 @@ def frame(tmp_path_factory) -> pd.DataFrame:
 def study(tmp_path) -> SimpleNamespace:
     expert = SimpleNamespace(encoder=EncoderParams(name="timm:test_vit"), stands_in_for="CLIP")
     params = SimpleNamespace(title="A made-up study", note=None, publish_images=False, experts={"clip": expert})
-    store = SimpleNamespace(root=tmp_path / "artifacts")
-    return SimpleNamespace(name="made_up", params=params, results=tmp_path / "results", artifacts=store)
+    return SimpleNamespace(params=params, output=tmp_path / "made")
 
 
 def texts(axes) -> list[str]:
@@ -113,7 +115,8 @@ def studies() -> dict[str, params.StudyParams]:
     many = {f"expert{i}": demo.experts["clip"] for i in range(4)}
     plain = {name: spec.model_copy(update={"stands_in_for": None}) for name, spec in demo.experts.items()}
     router = {"router": demo.student, "gates": ["soft", "top1", "router"]}
-    kd = {"relational": 0.0, "teacher": "online"}
+    kd = {"terms": demo.distillation.terms | {"relational": 0.0}, "teacher": "online"}
+    more = {"terms": {"logit": 0.5, "attention_transfer": 2.0, "fitnet": 3.0, "crd": 4.0}}
     return {
         "demo": demo,
         "routed": demo.model_copy(update={"moe": demo.moe.model_copy(update=router)}),
@@ -122,6 +125,8 @@ def studies() -> dict[str, params.StudyParams]:
         "paper": demo.model_copy(update={
             "experts": plain, "distillation": demo.distillation.model_copy(update=kd)
         }),
+        "other terms": demo.model_copy(update={"distillation": demo.distillation.model_copy(update=more)}),
+        "no terms": demo.model_copy(update={"distillation": demo.distillation.model_copy(update={"terms": {}})}),
     }  # fmt: skip
 
 
@@ -131,14 +136,16 @@ def test_the_overview_says_what_the_params_say(name):
     figure = figures.method_overview(study)
     (axes,) = figure.axes
     words = texts(axes)
-    together = " ".join(words)
+    text = " ".join(words)
     for expert, spec in study.experts.items():
-        assert results.label(f"expert:{expert}") in words and spec.encoder.name in words
-        assert (f"stands in for {spec.stands_in_for}" in together) == bool(spec.stands_in_for)
+        assert label(f"expert:{expert}") in words and spec.encoder.name in words
+        assert (f"stands in for {spec.stands_in_for}" in text) == bool(spec.stands_in_for)
     assert study.student.encoder.name in words
     kd = study.distillation
-    assert [term in words for term in params.TERMS] == [kd.logit > 0, kd.embedding > 0, kd.relational > 0]
-    assert f"weight {kd.embedding:g}" in words and f"distillation, teacher {kd.teacher}" in words
+    headings = [word.replace("\n", "") for word in words]
+    for term, weight in kd.terms.items():
+        assert (term in headings) == (weight > 0) == (f"weight {weight:g}" in words)
+    assert (f"distillation, teacher {kd.teacher}" in words) == bool(kd.terms)
     assert ("router" in words) == (study.moe.router is not None)
 
 
@@ -190,7 +197,7 @@ def test_dataset_statistics(frame, tmp_path):
 def test_accuracy_bars_have_a_panel_a_data_set(table, summarised):
     figure = figures.accuracy_bars(results.summary(table) if summarised else table)
     assert [axes.get_title() for axes in figure.axes] == ["vehicles", "people"]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [results.label(m) for m in METHODS]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [label(m) for m in METHODS]
     assert texts(figure.axes[1]) == ["51.0", "61.0", "71.0", "81.0", "91.0"]
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert len(dots) == (0 if summarised else 15)
@@ -200,7 +207,7 @@ def test_accuracy_bars_leave_variants_and_mixed_training_out_unless_asked(table,
     for given in (everything, results.summary(everything)):
         figure = figures.accuracy_bars(given)
         assert [axes.get_title() for axes in figure.axes] == ["vehicles", "people"]
-        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [results.label(m) for m in METHODS]
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [label(m) for m in METHODS]
         assert texts(figure.axes[0]) == ["51.0", "61.0", "71.0", "81.0", "91.0"]
     some = figures.accuracy_bars(everything, methods=["student", "student/size=big"])
     assert texts(some.axes[0]) == ["81.0", "96.0"]
@@ -257,7 +264,7 @@ def test_cross_domain_heatmap_has_a_map_a_method_on_one_scale(study, everything)
     assert bar.get_ylabel() == "mAP (%), bold: trained there"
     assert [text.get_fontweight() for text in moe.texts] == ["bold", "normal", "normal", "bold", "normal", "normal"]
     figures.save(study, "cross", figure)  # holds no picture of the data, so it may be published
-    assert (study.results / "figures" / "cross.png").exists()
+    assert (study.output / "figures" / "cross.png").exists()
     with pytest.raises(ValueError, match="no method was tested on another data set"):
         figures.cross_domain_heatmap(everything, methods=["pixels"])
 
@@ -291,8 +298,8 @@ def test_ranked_lists_mark_right_and_wrong_without_colour(frame):
     (axes,) = figure.axes
     assert worded(axes) == [["query", "1 ✓", "2 ✗", "3 ✓"], ["AP 25 %"], ["1 ✗", "2 ✗", "3 ✓"], ["AP 100 %"]]
     frames = [patch.get_edgecolor() for patch in axes.patches]
-    right, wrong = look.RIGHT, look.WRONG
-    expected = [look.INK, right, wrong, right, look.INK, wrong, wrong, right]
+    right, wrong = style.RIGHT, style.WRONG
+    expected = [style.INK, right, wrong, right, style.INK, wrong, wrong, right]
     assert frames == [to_rgba(colour) for colour in expected]
 
 
@@ -504,14 +511,14 @@ def test_pareto_shows_methods_with_costs_and_students_of_other_sizes(everything)
     figure = figures.pareto(everything)
     latency, names, parameters = figure.axes[:3]
     shown = [*METHODS[1:], "student/size=big", "student+kd:moe/size=big"]  # no pixels, no terms, not the paper's sizes
-    named = [*map(results.label, METHODS[1:]), "Student, big", "Student + KD from MoE, big"]
+    named = [*map(label, METHODS[1:]), "Student, big", "Student + KD from MoE, big"]
     assert sorted(texts(names)) == sorted(named)
     for axes in (latency, parameters):
         points = {line.get_label(): line for line in axes.lines if line.get_label() in shown}
         assert set(points) == set(shown)
         filled = {m for m, line in points.items() if line.get_markerfacecolor() != "white"}
         assert filled == {"expert:clip", "moe:soft", "student", "student+kd:moe", "student/size=big"}
-        assert to_hex(points["moe:soft"].get_markerfacecolor()) == look.KINDS["moe"]
+        assert to_hex(points["moe:soft"].get_markerfacecolor()) == style.COLOURS["moe"]
         front = axes.lines[0]
         assert front.get_label() == "Pareto front" and front.get_drawstyle() == "steps-post"
         np.testing.assert_allclose(front.get_ydata(), [61, 71, 81, 91, 96])
@@ -557,14 +564,45 @@ def test_saved_figures_are_signed_and_the_same_each_time(study, table):
     for _ in range(2):
         figure = figures.save(study, "bars", figures.accuracy_bars(table))
         assert "A made-up study (experts are stand-ins)" in figure.get_supxlabel()
-        folder = study.results / "figures"
+        folder = study.output / "figures"
         files.append([(folder / f"bars.{suffix}").read_bytes() for suffix in ("png", "svg")])
     assert files[0] == files[1] and len(files[0][0]) < 300_000
 
 
 def test_pictures_that_must_not_be_published_stay_private(study, frame):
     figures.save(study, "sheet", figures.sample_sheet(frame, ids=2, per_id=2))
-    assert not (study.results / "figures").exists() and (study.artifacts.root / "figures" / "sheet.png").exists()
+    assert not (study.output / "figures").exists() and (study.output / "private" / "figures" / "sheet.png").exists()
     study.params.publish_images = True
     figures.save(study, "sheet", figures.sample_sheet(frame, ids=2, per_id=2))
-    assert (study.results / "figures" / "sheet.png").exists()
+    assert (study.output / "figures" / "sheet.png").exists()
+
+
+def test_importing_and_drawing_leave_matplotlibs_settings_as_they_are(tmp_path):
+    code = f"""
+import matplotlib, pathlib
+before = dict(matplotlib.rcParams)
+from reidlib import figures, params
+figures.write(figures.method_overview(params.load({str(DEMO)!r})), pathlib.Path({str(tmp_path)!r}), "overview")
+print([key for key, value in before.items() if matplotlib.rcParams[key] != value])
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=DEMO.parents[1], check=True)
+    assert said.stdout.split() == ["[]"] and (tmp_path / "overview.svg").exists()
+
+
+def test_a_figure_shown_elsewhere_looks_as_the_file_does(table):
+    """Matplotlib makes and spaces ticks when it draws, which in a notebook is after the function has returned."""
+    history = pd.DataFrame({"epoch": range(1, 9), "loss": np.arange(8.0), "identity": np.arange(8.0) ** 2, "triplet": 1.0})
+    histories = {"a": history, "b": history.assign(logit=1.0)}
+    for draw in (lambda: figures.training_curves(histories), lambda: figures.pareto(table)):
+        shown, kept = draw(), draw()
+        shown.draw_without_rendering()
+        with plt.rc_context(style.STYLE):
+            kept.draw_without_rendering()
+        for here, there in zip(shown.axes, kept.axes, strict=True):
+            assert here.get_position().bounds == pytest.approx(there.get_position().bounds)
+            for axis, other in ((here.xaxis, there.xaxis), (here.yaxis, there.yaxis)):
+                assert list(axis.get_ticklocs()) == list(other.get_ticklocs())
+                for a, b in zip(axis.get_major_ticks(), other.get_major_ticks(), strict=True):
+                    assert a.label1.get_fontsize() == b.label1.get_fontsize() == 9
+                    assert a.label1.get_color() == b.label1.get_color() == style.GREY
+                    assert a.gridline.get_color() == b.gridline.get_color()

@@ -272,7 +272,7 @@ def test_weights_are_known_by_content_not_by_name(base, tmp_path, monkeypatch):
     save_file(model.state_dict(), tmp_path / "a.safetensors")
     shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     key = lambda file: open_study(file).plan.network("student", "vehicles", 0).key  # noqa: E731
-    write = lambda weights: tiny.write(
+    write = lambda weights: tiny.write(  # noqa: E731
         root, "weights", {"student.encoder": {"name": "timm:test_efficientnet", "weights": weights}}
     )  # noqa: E731
     before = key(write("a.safetensors"))

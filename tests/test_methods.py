@@ -48,7 +48,14 @@ def test_what_is_no_method_is_refused_by_name(text, says):
 
 
 def test_kinds_and_bases():
-    assert [parse(text).kind for text in list(NAMES)[::2]] == ["pixels", "moe", "student", "student+kd", "student+kd", "student"]
+    assert [parse(text).kind for text in list(NAMES)[::2]] == [
+        "pixels",
+        "moe",
+        "student",
+        "student+kd",
+        "student+kd",
+        "student",
+    ]
     assert parse("student+kd:moe/size=a").base == parse("student+kd:moe")
     assert parse("moe:top1/expert=clip/configuration=paper").base == parse("moe:top1")
     assert parse("student+kd:moe/terms=logit").changes() == {"terms": "logit"}

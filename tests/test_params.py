@@ -151,6 +151,8 @@ def test_all_mistakes_are_in_one_message(refused):
 
 
 def test_an_unknown_teacher_is_named_with_the_nearest(refused):
+    assert "best_expert.peple: there is no 'peple'; did you mean 'people'?" in refused({"best_expert": {"peple": "clip"}})
+    assert "best_expert.people: there is no 'klip'; did you mean 'clip'?" in refused({"best_expert": {"people": "klip"}})
     message = refused({"distillation.teachers": ["clipp"]})
     assert "'clipp' is no teacher; did you mean 'clip'?" in message
 

@@ -1,14 +1,17 @@
-import json
 import re
-from types import SimpleNamespace
+from dataclasses import replace
+from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from reidlib import params, report
+from publishing import pages as report
+from reidlib import params
+from reidlib.results import COLUMNS, Results
 
 NOTE = "Small_networks stand in."
 PARAMS = f"""
@@ -22,11 +25,12 @@ experts:
   align: {{encoder: {{name: "timm:test_byobnet"}}, recipe: *r}}
 moe: {{gates: [soft], width: 8, recipe: *r}}
 student: {{encoder: {{name: "timm:test_efficientnet"}}, recipe: *r}}
-distillation: {{teachers: [moe]}}
+distillation: {{teachers: [moe], terms: {{logit: 1}}}}
 """
 CLAIMS = """claim,paper,measured,low,high,verdict,basis
-The student learns | and wins,more,4.1,2.0,6.2,holds,"people, 3 seeds"
-The mixture wins,more,-0.3,-1.0,0.4,does not hold,"people, 3 seeds"
+The student learns | and wins,more,4.1,2.0,6.2,holds,"people, 3 seeds; also after Holm's correction for 23 differences"
+The mixture wins,more,-0.3,-1.0,-0.1,does not hold,"people, 3 seeds"
+The gate wins,more,0.2,-0.1,0.5,undecided,"people, 3 seeds"
 75.2 % mAP on VeRi-776,75.2 %,,,,not measured,VeRi-776 was not run
 """
 pytestmark = pytest.mark.filterwarnings("ignore:.*'myst_parser.*is deprecated")  # it is not ours to mend
@@ -52,51 +56,60 @@ def notebook(title: str) -> nbformat.NotebookNode:
     ], metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
 
 
-def fill(folder) -> SimpleNamespace:
-    """A study whose results/<study>/ holds one of everything."""
+def made_up(folder: Path, text: str = PARAMS, provenance: dict | None = None) -> Results:
+    (folder / "made_up.yaml").write_text(text)
+    (folder / "results" / "made_up").mkdir(parents=True, exist_ok=True)
+    rows, found = pd.DataFrame(columns=COLUMNS), params.load(folder / "made_up.yaml")
+    return Results("made_up", found, rows, {}, provenance or {}, folder / "made", folder=folder / "results" / "made_up")
+
+
+def site(results: Results) -> Path:
+    return report.write_site(results, results.folder, results.output, results.folder / "report")
+
+
+def fill(folder: Path) -> Results:
+    """Results whose folder holds one of everything."""
     for below in ("tables", "figures", "notebooks"):
         (folder / "results" / "made_up" / below).mkdir(parents=True)
-    (folder / "made_up.yaml").write_text(PARAMS)
-    study = SimpleNamespace(params=params.load(folder / "made_up.yaml"), results=folder / "results" / "made_up")
-    wide = " | ".join(f"column {i}" for i in range(30))
-    table = f"Accuracy, percent. {NOTE}\n\n| | {wide} |\n|:--|{'--|' * 30}\n| Student |{' 81.0 ± 2.5 |' * 30}\n"
-    (study.results / "tables" / "main.md").write_text(table)
-    (study.results / "tables" / "cross_domain.md").write_text(table.replace("81.0", "53.7"))
-    for name in ("accuracy", "ranked-student-people", "surprise"):
-        Image.new("RGB", (20, 10)).save(study.results / "figures" / f"{name}.png")
-        (study.results / "figures" / f"{name}.svg").write_text(SVG)
-    for name in ("02_experts-clip", "01_data", "08_report"):
-        nbformat.write(notebook(f"{int(name[:2])}. Title"), study.results / "notebooks" / f"{name}.ipynb")
-    (study.results / "claims.csv").write_text(CLAIMS)
     units = {f"expert:clip|people|{seed}": {"seconds": 12.345678 + seed, "environment": 0} for seed in range(3)}
     environments = {"0": {"commit": "abc123", "uncommitted changes": False, "packages": {"torch": "2.15.0"}}}
     record = {"study": "made_up", "params": "def456", "seeds": [0, 1], "environments": environments, "units": units}
-    (study.results / "provenance.json").write_text(json.dumps(record))
+    study = made_up(folder, provenance=record)
+    wide = " | ".join(f"column {i}" for i in range(30))
+    table = f"Accuracy, percent. {NOTE}\n\n| | {wide} |\n|:--|{'--|' * 30}\n| Student |{' 81.0 ± 2.5 |' * 30}\n"
+    (study.folder / "tables" / "main.md").write_text(table)
+    (study.folder / "tables" / "cross_domain.md").write_text(table.replace("81.0", "53.7"))
+    for name in ("accuracy", "ranked-student-people", "surprise"):
+        Image.new("RGB", (20, 10)).save(study.folder / "figures" / f"{name}.png")
+        (study.folder / "figures" / f"{name}.svg").write_text(SVG)
+    for name in ("02_experts-clip", "01_data", "08_report"):
+        nbformat.write(notebook(f"{int(name[:2])}. Title"), study.folder / "notebooks" / f"{name}.ipynb")
+    (study.folder / "claims.csv").write_text(CLAIMS)
     return study
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> SimpleNamespace:
+def built(tmp_path_factory) -> Results:
     study = fill(tmp_path_factory.mktemp("report"))
-    assert report.write_site(study) == study.results / "report" / "index.html"
+    assert site(study) == study.folder / "report" / "index.html"
     return study
 
 
-def page(study, name: str = "index") -> BeautifulSoup:
-    return BeautifulSoup((study.results / "report" / f"{name}.html").read_text(), "html.parser")
+def page(study: Results, name: str = "index") -> BeautifulSoup:
+    return BeautifulSoup((study.folder / "report" / f"{name}.html").read_text(), "html.parser")
 
 
 def test_nothing_is_loaded_from_elsewhere_and_all_that_is_loaded_exists(built):
-    site, loaded = built.results / "report", []
-    for file in site.rglob("*.html"):
+    pages, loaded = built.folder / "report", []
+    for file in pages.rglob("*.html"):
         soup = BeautifulSoup(file.read_text(), "html.parser")
         tags = soup.select("[src], link[href], object[data], image[href], use[href], [srcset], [poster]")
         keys = ("src", "href", "data", "srcset", "poster")
         loaded += [(file.parent, tag[key]) for tag in tags for key in keys if key in tag.attrs]
         loaded += [(file.parent, url) for style in soup.find_all("style") for url in urls(style.text)]
-    for file in site.rglob("*.css"):
+    for file in pages.rglob("*.css"):
         loaded += [(file.parent, url) for url in urls(file.read_text())]
-    for file in site.rglob("*.js"):
+    for file in pages.rglob("*.js"):
         assert not re.search(r"""((src|href)["']?\s*[=:,]|(fetch|import)\()\s*["'`](https?:)?//""", file.read_text())
     loaded = [(folder, url.partition("?")[0]) for folder, url in loaded if not url.startswith(("data:", "#"))]
     assert len(loaded) > 20
@@ -121,7 +134,7 @@ def test_front_page(built):
     ]  # fmt: skip
     verdicts = [(tag.text, tag["class"]) for tag in soup.select(".verdict")]
     assert verdicts == [("holds", ["verdict", "holds"]), ("does not hold", ["verdict", "does-not-hold"]),
-                        ("not measured", ["verdict", "not-measured"])]  # fmt: skip
+                        ("undecided", ["verdict", "undecided"]), ("not measured", ["verdict", "not-measured"])]  # fmt: skip
     text = soup.article.text
     for words in ("The student learns | and wins", "4.10 (2.00 to 6.20)", "−0.30", "81.0 ± 2.5", "53.7 ± 2.5"):
         assert words in text
@@ -156,28 +169,28 @@ def test_provenance_page(built):
 
 def test_what_is_edited_changes_and_what_is_gone_goes(tmp_path):
     study = fill(tmp_path)
-    report.write_site(study)
+    site(study)
     for file, old, new in [("tables/main.md", "81.0", "82.9"), ("claims.csv", ",holds,", ",does not hold,")]:
-        path = study.results / file
+        path = study.folder / file
         path.write_text(path.read_text().replace(old, new))
-    (study.results / "notebooks" / "01_data.ipynb").unlink()
-    report.write_site(study)
+    (study.folder / "notebooks" / "01_data.ipynb").unlink()
+    site(study)
     soup = page(study)
     assert "82.9 ± 2.5" in soup.text and "81.0 ± 2.5" not in soup.text
     assert soup.select(".verdict.holds") == [] and len(soup.select(".verdict.does-not-hold")) == 2
-    assert not (study.results / "report" / "notebooks" / "01_data.html").exists()
+    assert not (study.folder / "report" / "notebooks" / "01_data.html").exists()
 
 
 @pytest.mark.parametrize("bad, said", [("$\\nonsense$", "nonsense"), ("[there](nowhere.md)", "nowhere.md")])
 def test_a_bad_page_is_told_and_the_former_site_stays(tmp_path, capfd, bad, said):
     study = fill(tmp_path)
-    former = study.results / "report" / "index.html"
+    former = study.folder / "report" / "index.html"
     former.parent.mkdir()
     former.write_text("the former site")
     cells = [new_markdown_cell(f"# 3. Bad\n\n{bad}")]
-    nbformat.write(new_notebook(cells=cells), study.results / "notebooks" / "03_bad.ipynb")
+    nbformat.write(new_notebook(cells=cells), study.folder / "notebooks" / "03_bad.ipynb")
     with pytest.raises(RuntimeError, match="not rebuilt"):
-        report.write_site(study)
+        site(study)
     told = capfd.readouterr().err
     assert said in told and "03_bad" in told
     assert former.read_text() == "the former site"
@@ -185,26 +198,66 @@ def test_a_bad_page_is_told_and_the_former_site_stays(tmp_path, capfd, bad, said
 
 def test_readme_lists_what_exists(tmp_path):
     study = fill(tmp_path)
-    text = report.write_readme(study).read_text()
+    text = report.write_readme(study, study.folder).read_text()
     wanted = [
         "# A study of 100 % made-up numbers", NOTE, "CLIP ViT-B/16",
-        "## The paper's claims", "🟢 holds", "🔴 does not hold", "⚪ not measured",
+        "## The paper's claims", "Of 23 differences 0.6 would hold by chance", "correction for that 1 stand",
+        "🟢 holds", "🔴 does not hold", "🟡 undecided", "⚪ not measured",
         "### Accuracy", "81.0 ± 2.5", "### Across domains", "53.7 ± 2.5",
         "figures/accuracy.png", "figures/ranked-student-people.png", "figures/surprise.png",
-        "notebooks/01_data.ipynb", "notebooks/02_experts-clip.ipynb", "def456",
+        "notebooks/01_data.ipynb", "notebooks/02_experts-clip.ipynb", "notebooks/08_report.ipynb", "def456",
     ]  # fmt: skip
     places = [text.find(words) for words in wanted]
     assert -1 not in places and places == sorted(places)
     links = re.findall(r"\]\(([^)]+)\)", text)
-    assert links and all((study.results / link).is_file() for link in links)
-    assert "08_report" not in text  # that notebook writes this page before its own copy is there
+    assert links and all((study.folder / link).is_file() for link in links)
 
 
 def test_readme_and_site_of_a_study_with_little(tmp_path):
     little = PARAMS.replace(", stands_in_for: CLIP ViT-B/16", "").replace("note", "# note")
-    (tmp_path / "made_up.yaml").write_text(little)
-    study = SimpleNamespace(params=params.load(tmp_path / "made_up.yaml"), results=tmp_path / "results")
-    study.results.mkdir()
-    text = report.write_readme(study).read_text()
+    study = made_up(tmp_path, little)
+    text = report.write_readme(study, study.folder).read_text()
     assert "claims" not in text and "stands in" not in text and "Tables" not in text and "None" not in text
-    assert report.write_site(study).is_file()
+    assert site(study).is_file()
+
+
+MARKS = ("results.csv was edited after it was published", "params/x.yaml has changed since: student.recipe.lr was 1, is 2")
+
+
+def test_marks_stand_first_on_every_page(tmp_path, built):
+    study = replace(fill(tmp_path), marks=MARKS)
+    late = notebook("1. A title")
+    late.cells.insert(0, new_markdown_cell("Words before the title."))
+    nbformat.write(late, study.folder / "notebooks" / "01_data.ipynb")
+    text = report.write_readme(study, study.folder).read_text()
+    title, warning, *_ = text.split("\n\n")
+    assert title.startswith("# ") and warning.startswith("> ") and all(mark in warning for mark in MARKS)
+    site(study)
+    pages = [str(file.relative_to(study.folder / "report").with_suffix("")) for file in
+             (study.folder / "report").rglob("*.html") if file.stem not in ("search", "genindex")]  # fmt: skip
+    assert {"index", "provenance", "notebooks/01_data", "notebooks/08_report"} <= set(pages)
+    for name in pages:
+        box = page(study, name).select_one(".admonition.warning")
+        assert all(mark in box.text for mark in MARKS), name
+        above = box.find_all_previous(["p", "table", "img", "pre", "h2"])
+        assert not [tag for tag in above if tag.find_parent("article")], name
+    assert not page(built).select(".admonition") and "Warning" not in report.write_readme(built, built.folder).read_text()
+
+
+def test_what_is_made_anew_goes_before_what_is_published_and_changes_nothing_of_it(tmp_path):
+    study = fill(tmp_path)
+    before = {file: file.read_bytes() for file in study.folder.rglob("*") if file.is_file()}
+    for part in ("tables", "figures"):
+        (study.output / part).mkdir(parents=True)
+    (study.output / "tables" / "main.md").write_text("Accuracy.\n\n| a |\n|---|\n| 12.3 |\n")  # no table across domains now
+    (study.output / "claims.csv").write_text(CLAIMS.replace("does not hold", "holds"))
+    (study.output / "figures" / "accuracy.svg").write_text(SVG.replace("rect", "circle"))
+    site(study)
+    soup = page(study)
+    assert "12.3" in soup.article.text and "81.0" not in soup.article.text and "53.7" not in soup.article.text
+    assert len(soup.select(".verdict.holds")) == 2
+    shown = {file.stem: file.read_text() for file in (study.folder / "report" / "_images").glob("*.svg")}
+    assert "circle" in shown["accuracy"] and {*shown} == {"accuracy", "ranked-student-people", "surprise"}
+    assert {f: f.read_bytes() for f in study.folder.rglob("*") if f.is_file() and "report" not in f.parts[:-1]} == {
+        file: data for file, data in before.items()
+    }

@@ -1,15 +1,17 @@
-import hashlib
 import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from reidlib import params, provenance, results, tables
-from reidlib.artifacts import digest
-from reidlib.retrieval import Evaluation
-from reidlib.study import Study
+from reidlib import params, profiling, results, tables
 
+ROOT = Path(__file__).parents[1]
 METHODS = ["pixels", "expert:clip", "moe:soft", "student", "student+kd:moe", "student/size=96"]
 PARAMS = """
 title: A study of 100 % made-up numbers
@@ -23,134 +25,205 @@ experts:
   clip: {encoder: {name: "timm:test_vit"}, recipe: &r {epochs: 1, p: 4, lr: 0.001}, stands_in_for: CLIP ViT-B/16}
   align: {encoder: {name: "timm:test_byobnet"}, recipe: *r}
 moe: {gates: [soft], width: 8, recipe: *r}
-student: {encoder: {name: "timm:test_efficientnet"}, recipe: *r}
-distillation: {teachers: [moe]}
+student: {encoder: {name: "timm:test_efficientnet"}, recipe: {epochs: 1, p: 4, lr: 0.001}}
+distillation: {teachers: [moe], terms: {logit: 1.0}}
 """
+ENVIRONMENTS = {
+    "0": {"commit": "abc", "packages": {"torch": "2.8.0", "timm": "1.0"}, "device": "a CPU", "threads": 1},
+    "1": {"commit": "c0ffee", "packages": {"torch": "2.8.0", "timm": "1.0"}, "device": "a GPU", "threads": 2},
+}
+
+
+def accuracy(methods, trained=("vehicles", "people"), test=None) -> pd.DataFrame:
+    rows = [
+        ("made_up", m, train, test or train, seed, metric, value)
+        for m in methods for train in trained for seed in ((0,) if m == "pixels" else (0, 1, 2))
+        for mAP in [0.5 + 0.01 * seed + 0.1 * METHODS.index(m) - (0.2 if test not in (None, train) else 0)]
+        for metric, value in zip(results.ACCURACY, (mAP, mAP / 2, 0.5, 0.6, 0.7))
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=results.COLUMNS)
+
+
+def costs(**by_method: tuple[float, float]) -> pd.DataFrame:
+    """parameters and latency of each method."""
+    rows = [
+        ("made_up", method, "vehicles", "vehicles", 0, metric, value)
+        for method, (parameters, latency) in by_method.items()
+        for metric, value in (("parameters", parameters), ("latency_ms", latency), ("latency_ms_iqr", 0.5))
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=results.COLUMNS)
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch) -> Study:
+def file(tmp_path) -> Path:
     file = tmp_path / "params" / "made_up.yaml"
     file.parent.mkdir()
     file.write_text(PARAMS)
-
-    def evaluate(self, method, train, seed, test=None):
-        mAP = 0.5 + 0.01 * seed + 0.1 * METHODS.index(method) - (0.2 if test not in (None, train) else 0)
-        ap = mAP + np.array([-0.04, -0.01, 0.01, 0.04])
-        return Evaluation(mAP, mAP / 2, np.linspace(0.5, 1, 50), ap, np.ones(4, bool))
-
-    def origin(self, method, dataset, seed):
-        if method == "pixels":
-            return None
-        made = {"unit": f"{method}-{seed}/abc", "seconds": 2.5, "finished": "2026", "resumed": False}
-        return made | provenance.origin()
-
-    monkeypatch.setattr(Study, "evaluate", evaluate)
-    monkeypatch.setattr(Study, "origin", origin)
-    monkeypatch.setattr(Study, "fingerprint", lambda self, name: f"hash of {name}")
-    return Study("made_up", params.load(file), tmp_path)
+    return file
 
 
-def costs(method: str, parameters: float, latency: float) -> pd.DataFrame:
-    values = {"parameters": parameters, "latency_ms": latency}
-    return pd.DataFrame({"method": method, "metric": values.keys(), "value": values.values(), "spread": [np.nan, 0.5]})
+@pytest.fixture
+def found(file, tmp_path) -> results.Results:
+    """Results as a study has just found them."""
+    student = {"student": (4e6, 2.0), "student/configuration=paper": (3e6, 1.0)}
+    rows = pd.concat([accuracy(["pixels", "student"]), accuracy(["student"], ["people"], "vehicles"), costs(**student)])
+    keys = rows[rows["metric"] == "mAP"].drop_duplicates(results.COLUMNS[1:5])
+    names = ["|".join(map(str, key)) for key in keys[results.COLUMNS[1:5]].to_numpy()]
+    evaluations = {f"{name}|ap": np.array([0.1, 1 / 3], np.float32) for name in names}
+    evaluations |= {f"{name}|cmc": np.linspace(0.5, 1, 50, dtype=np.float32) for name in names}
+    made = {"unit": "u/abc", "seconds": 2.5, "finished": "2026", "environment": "0"}
+    provenance = {
+        "study": "made_up", "seeds": [0, 1, 2], "data": {"vehicles": "hash of vehicles", "people": "hash of people"},
+        "environments": ENVIRONMENTS, "units": {f"student|{d}|{s}": made for d in ("vehicles", "people") for s in range(3)},
+        "evaluations": {name: {"seconds": 0.5, "finished": "2027", "environment": "0"} for name in names},
+        "costs": {c: {"runs": 4, "finished": "2028", "environment": "1"} for c in ("", "paper")},
+    }  # fmt: skip
+    return results.Results("made_up", params.load(file), rows, evaluations, provenance, tmp_path / "made")
 
 
-def test_accuracy_gives_the_contracts_rows(study):
-    rows = results.accuracy(study, ["pixels", "student"])
-    assert list(rows.columns) == ["study", "method", "train_dataset", "test_dataset", "seed", "metric", "value"]
-    assert set(rows["metric"]) == {"mAP", "mINP", "rank-1", "rank-5", "rank-10"}
-    counts = rows.groupby(["method", "train_dataset"]).size()
-    assert counts["pixels", "people"] == 5 and counts["student", "people"] == 15  # pixels know no seed
-    rank5 = rows.query("metric == 'rank-5'")["value"].to_numpy()
-    assert rank5 == pytest.approx(np.linspace(0.5, 1, 50)[4])
-    across = results.accuracy(study, ["student"], ["people"], test="vehicles")
-    assert set(across["train_dataset"]) == {"people"} and set(across["test_dataset"]) == {"vehicles"}
+@pytest.fixture
+def folder(found, file, tmp_path) -> Path:
+    results.write(found, tmp_path / "results" / "made_up", file)
+    return tmp_path / "results" / "made_up"
 
 
-def test_gather_puts_the_parts_in_the_studys_order_and_reads_back_exactly(study):
-    results.keep(study, "2", results.accuracy(study, ["student+kd:moe", "student"], ["vehicles"]))
-    results.keep(study, "1", results.accuracy(study, ["pixels"]))
-    results.keep(study, "3", results.accuracy(study, ["student/size=96"], ["vehicles"]))
-    results.keep(study, "4", results.accuracy(study, ["student"]))  # again, with equal values
-    results.keep(study, "5", results.accuracy(study, []))  # of a study without ablations
-    rows = results.gather(study)
-    assert list(rows["method"].unique()) == ["pixels", "student", "student/size=96", "student+kd:moe"]
-    assert list(rows.query("method == 'pixels'")["train_dataset"].unique()) == ["vehicles", "people"]
-    assert list(rows["metric"][:5]) == ["mAP", "mINP", "rank-1", "rank-5", "rank-10"]
-    assert not rows.duplicated(results.COLUMNS[:-1]).any() and len(rows) == 10 + 30 + 15 + 15
-    pd.testing.assert_frame_equal(results.read(study), rows)
+def test_what_is_written_reads_back_exactly(found, folder, file):
+    assert {file.name for file in folder.iterdir()} == {*results.FILES, "provenance.json"}
+    read = results.read(folder, folder.parent, file)
+    pd.testing.assert_frame_equal(read.rows, found.rows.reset_index(drop=True), check_exact=True)
+    assert read.evaluations.keys() == found.evaluations.keys()
+    assert all(np.array_equal(read.evaluations[name], found.evaluations[name]) for name in found.evaluations)
+    assert (read.study, read.params, read.output, read.folder) == ("made_up", found.params, folder.parent, folder)
+    assert {k: v for k, v in read.provenance.items() if k != "files"} == found.provenance
+    assert (folder / "params.yaml").read_bytes() == file.read_bytes()
+    assert read.marks == () and read.warning == ""
 
 
-def test_across_tests_on_every_data_set_but_pixels_learnt_nowhere(study):
-    rows = results.accuracy(study, ["pixels", "student"], across=True)
-    own = rows[rows["metric"] == "mAP"].groupby("method")[["train_dataset", "test_dataset"]].value_counts()
-    assert own["student"].to_dict() == {(a, b): 3 for a in ("vehicles", "people") for b in ("vehicles", "people")}
-    assert own["pixels"].to_dict() == {("vehicles", "vehicles"): 1, ("people", "people"): 1}
+@pytest.mark.parametrize("name", results.FILES)
+def test_an_edited_file_may_be_looked_at_and_is_marked(folder, name):
+    edits = {
+        "results.csv": lambda data: data.replace(b"0.81", b"0.91", 1),
+        "params.yaml": lambda data: data + b"# a comment\n",
+        "evaluations.safetensors": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    }
+    (folder / name).write_bytes(edits[name]((folder / name).read_bytes()))
+    read = results.read(folder)
+    assert read.marks == (f"{name} was edited after it was published",)
+    assert read.warning == f"> ⚠️ **Warning:** {name} was edited after it was published."
+    assert read._repr_markdown_().startswith(read.warning)
+    assert repr(read) == f"{len(read.rows)} results of made_up; {name} was edited after it was published"
 
 
-def test_evaluations_are_kept_and_gathered(study):
-    rows = results.keep(study, "1", results.accuracy(study, ["pixels", "student"], across=True))
-    kept = results.evaluations(study, rows)
-    assert len(kept) == 2 * (2 + 12)
-    assert kept["student|people|vehicles|1|ap"] == pytest.approx([0.57, 0.6, 0.62, 0.65])
-    results.gather(study)
-    read = results.read_evaluations(study)
-    assert read.keys() == kept.keys() and all(np.array_equal(read[name], kept[name]) for name in kept)
-    curves = results.cmc(read, ["student", "pixels", "moe:soft"], "people")
+def test_results_know_their_own_params_and_are_marked_where_todays_differ(folder, file):
+    was = results.read(folder, params_file=file).params
+    changed = PARAMS.replace(", stands_in_for: CLIP ViT-B/16", "").replace("seeds: [0, 1, 2]", "seeds: [0, 1]")
+    file.write_text(changed.replace("terms: {logit: 1.0}", "terms: {embedding: 1.0}"))
+    read = results.read(folder, params_file=file)
+    assert read.params == was and read.params.experts["clip"].stands_in_for  # as the numbers were made
+    assert read.marks == (
+        "params/made_up.yaml has changed since: seeds was [0, 1, 2], is [0, 1], "
+        'experts.clip.stands_in_for was "CLIP ViT-B/16", is null, '
+        "distillation.terms.logit is gone, distillation.terms.embedding is new",
+    )
+    file.write_text(PARAMS.replace("timm:test_efficientnet\"}, recipe: {epochs: 1, p: 4, lr: 0.001}",
+                                   "timm:test_efficientnet\"}, recipe: {epochs: 1, p: 4, lr: 0.002}"))  # fmt: skip
+    marks = results.read(folder, params_file=file).marks
+    assert marks == ("params/made_up.yaml has changed since: student.recipe.lr was 0.001, is 0.002",)
+    file.write_text(PARAMS + "# a comment changes nothing\n")
+    assert results.read(folder, params_file=file).marks == ()
+    file.write_text("title: nothing else")
+    assert results.read(folder, params_file=file).marks == ("params/made_up.yaml has changed since and can't be read now",)
+    file.unlink()
+    assert results.read(folder, params_file=file).marks == ()
+
+
+@pytest.mark.parametrize("name", [*results.FILES, "provenance.json"])
+def test_what_is_missing_is_named_with_the_remedy(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"has no {name}: run `make study STUDY=made_up` first"):
+        results.read(folder)
+
+
+def test_results_are_opened_by_their_params_file_and_show_elsewhere(folder, file, tmp_path, monkeypatch):
+    monkeypatch.delenv("REIDLIB_OUTPUT", raising=False)
+    opened = results.open_results(file)
+    assert (opened.study, opened.folder) == ("made_up", folder)
+    assert opened.output == tmp_path / "artifacts" / "made_up" / "explored"
+    file.write_text(PARAMS.replace("[0, 1, 2]", "[0, 1]"))
+    monkeypatch.setenv("REIDLIB_OUTPUT", str(tmp_path / "elsewhere"))
+    folder.rename(tmp_path / "moved")
+    opened = results.open_results(file, "moved")
+    assert opened.output == tmp_path / "elsewhere" and len(opened.rows) and opened.marks
+    with pytest.raises(ValueError, match="make study"):
+        results.open_results(file)
+
+
+def test_every_row_traces_to_what_made_it(found):
+    record = found.provenance
+    at = found.rows.set_index(results.COLUMNS[1:6], drop=False)
+    trace = results.trace(record, at.loc["student", "people", "vehicles", 2, "rank-1"])
+    assert list(trace.columns) == ["evaluated", "trained"]
+    assert trace.loc["seconds"].tolist() == [0.5, 2.5] and trace.loc["unit", "trained"] == "u/abc"
+    assert (trace.loc["commit"] == "abc").all() and (trace.loc["seed"] == 2).all()
+    assert trace.loc["data set vehicles", "trained"] == "hash of vehicles"
+    assert list(results.trace(record, at.loc["pixels", "people", "people", 0, "mAP"])) == ["evaluated"]
+    for method in ("student", "student/configuration=paper"):
+        cost = results.trace(record, at.loc[method, "vehicles", "vehicles", 0, "latency_ms"])
+        assert cost["measured"]["commit"] == "c0ffee" and list(cost) == ["measured"]
+    unknown = at.loc["student", "people", "vehicles", 2, "rank-1"].replace({"student": "moe:soft"})
+    with pytest.raises(ValueError, match="knows no rank-1 of moe:soft trained on people, seed 2"):
+        results.trace(record, unknown)
+    assert results.measured_on(record) == "a GPU, 2 threads, torch 2.8.0"
+    record["costs"]["paper"]["environment"] = "0"
+    assert results.measured_on(record) == "a GPU, 2 threads, torch 2.8.0 and a CPU, 1 thread, torch 2.8.0"
+
+
+def test_curves_of_those_evaluated_so(found):
+    curves = results.cmc(found.evaluations, ["student", "pixels", "moe:soft"], "people")
     assert curves["student"].shape == (3, 50) and curves["pixels"].shape == (1, 50) and "moe:soft" not in curves
-    assert results.cmc(read, ["student"], "people", "vehicles")["student"][0] == pytest.approx(np.linspace(0.5, 1, 50))
+    across = results.cmc(found.evaluations, ["student"], "people", "vehicles")
+    assert across["student"][0] == pytest.approx(np.linspace(0.5, 1, 50))
 
 
-def test_rows_without_their_evaluation_are_refused(study):
-    rows = results.accuracy(study, ["student"], ["people"])
-    results.keep(study, "1", rows.assign(value=rows["value"] + 0.001))
-    with pytest.raises(ValueError, match=r"student\|people\|people\|0: no evaluation of mAP 0.801"):
-        results.gather(study)
-    results.keep(study, "1", rows.assign(method="student+kd:moe"))
-    with pytest.raises(ValueError, match=r"student\+kd:moe\|people\|people\|0: no evaluation"):
-        results.gather(study)
-    assert not study.results.exists()
+def test_methods_are_told_apart_by_what_they_are():
+    rows = pd.concat([accuracy(METHODS), costs(**{"moe:soft/configuration=paper": (1, 1), "moe:soft": (2, 2)})])
+    assert results.evaluated(rows) == METHODS
+    assert results.evaluated(rows, lambda method: method.kind == "student" and method.size == "96") == METHODS[-1:]
+    assert list(results.select(rows)["method"].unique()) == METHODS[:-1]
+    assert set(results.select(rows, ["student/size=96"])["method"]) == {"student/size=96"}
+    parameters = lambda rows: results.costs(rows)["parameters"].to_dict()  # noqa: E731
+    assert parameters(results.configured(rows, "paper")) == {"moe:soft": 1}
+    assert parameters(results.configured(rows, None)) == {"moe:soft": 2}
+    assert results.clip(["moe:soft", "expert:vit_s", "expert:clip"]) == "expert:clip"
+    assert results.clip(["moe:soft", "expert:vit_s", "expert:b"]) == "expert:vit_s" and results.clip(["moe:soft"]) == ""
 
 
-def test_what_was_never_run_says_how_to_run_it(study):
-    for read in (results.read, results.read_evaluations, results.read_provenance):
-        with pytest.raises(ValueError, match="make study STUDY=made_up"):
-            read(study)
+NAMES = ("results", "comparisons", "claims", "tables", "report", "answers")
+SHOWING = [*(ROOT / "reidlib" / f"{name}.py" for name in NAMES), *sorted((ROOT / "reidlib" / "figures").glob("*.py")),
+           ROOT / "notebooks" / "08_report.ipynb"]  # fmt: skip
 
 
-def test_a_part_kept_again_replaces_the_former(study):
-    rows = results.accuracy(study, ["student"], ["people"])
-    results.keep(study, "1", rows.assign(value=0.0))
-    results.keep(study, "1", rows)
-    assert results.gather(study)["value"].tolist() == rows["value"].tolist()
+@pytest.mark.parametrize("path", SHOWING, ids=lambda path: path.stem)
+def test_method_names_are_taken_apart_by_methods_alone(path):
+    calls = "startswith|endswith|removeprefix|removesuffix|partition|split|fullmatch|match|contains|replace"
+    taken_apart = rf"""({calls})\(f?r?\(?\\?["'](/|:|expert|moe|student|best|, size)"""
+    assert re.findall(taken_apart, path.read_text()) == []
+    assert re.findall(r"""\\?["'](/|expert:|/size=|/configuration=)\\?["'] (not )?in """, path.read_text()) == []
 
 
-def test_contradicting_parts_are_refused_by_name(study):
-    rows = results.accuracy(study, ["student"], ["people"])
-    results.keep(study, "04", rows)
-    results.keep(study, "05", rows.assign(value=rows["value"] + 0.001))
-    with pytest.raises(ValueError, match=r"made_up student people people 0 mAP: 0.8 in part 04, 0.801 in part 05"):
-        results.gather(study)
+def test_what_is_shown_needs_nothing_that_trains():
+    modules = "results, comparisons, claims, tables, report, figures"
+    code = f"import sys; from reidlib import {modules}; print('torch' in sys.modules, 'reidlib.study' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert said.split() == ["False", "False"]
+    assert results.COSTS == profiling.METRICS
 
 
-def test_no_parts_and_validation_are_refused(study):
-    with pytest.raises(ValueError, match="no results yet"):
-        results.gather(study)
-    held_out = Study(study.name, study.params, study.root, validation=0.25)
-    with pytest.raises(ValueError, match="validation"):
-        results.keep(held_out, "1", results.accuracy(study, ["student"]))
+# tables
 
 
-def test_what_a_profile_lacks_is_filled_in_and_its_spread_kept(study):
-    rows = results.keep(study, "07", costs("student", 4e6, 2.0))
-    assert list(rows.columns) == results.COLUMNS
-    assert set(rows["train_dataset"]) == set(rows["test_dataset"]) == {"vehicles"} and set(rows["seed"]) == {0}
-    assert rows.set_index("metric")["value"].to_dict() == {"parameters": 4e6, "latency_ms": 2.0, "latency_ms_iqr": 0.5}
-
-
-def test_intervals_in_the_main_table(study):
-    rows = results.accuracy(study, METHODS)
+def test_intervals_in_the_main_table():
+    rows = accuracy(METHODS)
     table = tables.main_table(rows, ["student", "pixels"], metrics=("mAP", "rank-1"))
     assert list(table.index) == ["Student", "Raw pixels"]
     assert list(table.columns) == [(d, m) for d in ("vehicles", "people") for m in ("mAP", "rank-1")]
@@ -160,11 +233,13 @@ def test_intervals_in_the_main_table(study):
     line = results.summary(rows).query("method == 'student' and train_dataset == 'people' and metric == 'mAP'").iloc[0]
     assert (line["mean"], line["seeds"]) == (pytest.approx(0.81), 3)
     assert line["high"] - line["mean"] == pytest.approx(4.303 * 0.01 / 3**0.5, rel=1e-3)
+    every = ["Raw pixels", "CLIP expert", "MoE, soft gate", "Student", "Student + KD from MoE"]
+    assert list(tables.main_table(rows).index) == every  # no variant
 
 
-def test_other_data_sets_are_shown_across_only(study):
-    there = results.accuracy(study, ["student"], ["people"], test="vehicles")
-    rows = pd.concat([results.accuracy(study, ["student"]), there])
+def test_other_data_sets_are_shown_across_only():
+    there = accuracy(["student"], ["people"], "vehicles")
+    rows = pd.concat([accuracy(["student"]), there])
     assert list(tables.main_table(rows, METHODS).columns.levels[0].sort_values()) == ["people", "vehicles"]
     wide = tables.main_table(rows, METHODS, metrics=("mAP",), across=True)
     assert wide.loc["Student", ("people → vehicles", "mAP")].startswith("61.0")
@@ -172,10 +247,11 @@ def test_other_data_sets_are_shown_across_only(study):
         tables.main_table(there, METHODS)
 
 
-def test_efficiency_is_compared_with_the_soft_gate_and_the_first_expert(study):
-    rows = [costs("moe:soft", 100e6, 10.0), costs("expert:clip", 80e6, 8.0), costs("student", 6e6, 5.0)]
-    rows.append(costs("student/size=96", 1e6, 1.0))
-    table = tables.efficiency_table(results.keep(study, "07", pd.concat(rows)))
+def test_efficiency_is_compared_with_the_soft_gate_and_the_first_expert():
+    rows = costs(
+        **{"moe:soft": (100e6, 10.0), "expert:clip": (80e6, 8.0), "student": (6e6, 5.0), "student/size=96": (1e6, 1)}
+    )
+    table = tables.efficiency_table(rows)
     assert list(table.index) == ["MoE, soft gate", "CLIP expert", "Student"]
     assert table.loc["Student", "parameters vs MoE (% less)"] == 94
     assert table.loc["Student", "time vs MoE (% less)"] == 50
@@ -183,12 +259,12 @@ def test_efficiency_is_compared_with_the_soft_gate_and_the_first_expert(study):
     assert table.loc["Student", "time vs CLIP expert (% less)"] == 37.5
     assert table.loc["Student", "parameters (M)"] == 6
     assert table.loc["Student", "latency (ms)"] == 5 and table.loc["Student", "latency IQR (ms)"] == 0.5
+    assert list(tables.efficiency_table(rows[rows["method"] == "student"]).filter(like="less")) == []
 
 
-def test_the_papers_configuration_has_a_table_of_its_own(study):
-    own = [costs("moe:soft", 100e6, 10.0), costs("student", 6e6, 5.0)]
-    paper = [costs(f"{m}/configuration=paper", *c) for m, c in {"moe:soft": (150e6, 90), "student": (3e6, 9)}.items()]
-    rows = results.keep(study, "07", pd.concat(own + paper))
+def test_the_papers_configuration_has_a_table_of_its_own():
+    paper = {"moe:soft/configuration=paper": (150e6, 90), "student/configuration=paper": (3e6, 9)}
+    rows = costs(**{"moe:soft": (100e6, 10.0), "student": (6e6, 5.0)}, **paper)
     assert tables.efficiency_table(rows)["parameters (M)"].to_dict() == {"MoE, soft gate": 100, "Student": 6}
     table = tables.efficiency_table(rows, "paper")
     assert table["parameters (M)"].to_dict() == {"MoE, soft gate": 150, "Student": 3}
@@ -196,80 +272,58 @@ def test_the_papers_configuration_has_a_table_of_its_own(study):
     assert tables.efficiency_table(rows, "another").empty
 
 
-@pytest.mark.parametrize(
-    "method, name",
-    [
-        ("expert:clip", "CLIP expert"),
-        ("expert:vit_s", "vit_s expert"),
-        ("student+kd:align", "Student + KD from ALIGN"),
-        ("student+kd:moe/temperature=2", "Student + KD from MoE, temperature = 2"),
-    ],
-)
-def test_labels(method, name):
-    assert results.label(method) == name
-
-
-def test_tables_carry_caption_and_note(study):
-    table = tables.main_table(results.accuracy(study, ["pixels", "student"]), METHODS)
-    assert tables.write_table(study, "main", table, "Accuracy") is table
-    folder = study.results / "tables"
+def test_tables_carry_caption_and_note(found):
+    table = tables.main_table(accuracy(["pixels", "student"]))
+    assert tables.write_table(found, "main", table, "Accuracy") is table
+    folder = found.output / "tables"
     for suffix in ("md", "tex"):
         text = (folder / f"main.{suffix}").read_text().replace("\\", "")
         assert "Accuracy: A study of 100 % made-up numbers (experts are stand-ins)." in text
         assert "Small_networks stand in." in text
     assert "| 50.0 " in (folder / "main.md").read_text()  # digits as they were rounded
-    assert "$\\pm$" in (folder / "main.tex").read_text() and "100 \\%" in (folder / "main.tex").read_text()
     assert pd.read_csv(folder / "main.csv", index_col=0).loc["Student", "people mAP"] == "81.0 ± 2.5"
 
 
-def test_stand_ins(study):
-    assert results.stand_ins(study).values.tolist() == [["CLIP expert", "timm:test_vit", "CLIP ViT-B/16"]]
+def test_every_character_of_a_table_is_tex(found):
+    table = pd.DataFrame({"a → b & c": ["81.0 ± 2.5", "−0.3 %"]}, index=["x_1", "#2 ~ ^ \\ {Σ}"])
+    tables.write_table(found, "t", table, "100 % of it")
+    text = (found.output / "tables" / "t.tex").read_text()
+    body = text[text.index(r"\toprule") :]
+    assert text.isascii() and r"100 \% of it" in text
+    wanted = [r"\ensuremath{\pm}", r"\ensuremath{-}0.3 \%", r"x\_1", r"\#2", r"\& c", r"\textasciitilde", r"\{", r"\Sigma"]
+    assert [tex for tex in wanted if tex not in body] == []
 
 
-def test_a_table_of_other_networks_has_not_the_studys_note(study):
+def test_stand_ins(found):
+    assert results.stand_ins(found.params).values.tolist() == [["CLIP expert", "timm:test_vit", "CLIP ViT-B/16"]]
+    own = params.StudyParams.model_validate_json(found.params.model_dump_json().replace('"CLIP ViT-B/16"', "null"))
+    assert results.stand_ins(own).empty and results.title(own, "A") == "A: A study of 100 % made-up numbers"
+
+
+def test_a_table_of_other_networks_has_not_the_studys_note(found):
     table = pd.DataFrame({"a": [1.0]}, index=["x"])
-    tables.write_table(study, "paper", table, "The paper's networks", own_networks=False)
-    text = (study.results / "tables" / "paper.md").read_text()
+    tables.write_table(found, "paper", table, "The paper's networks", own_networks=False)
+    text = (found.output / "tables" / "paper.md").read_text()
     assert text.startswith("The paper's networks.\n") and "stand" not in text
 
 
-def test_an_empty_table_is_not_written_and_a_former_one_goes(study):
+def test_an_empty_table_is_not_written_and_a_former_one_goes(found):
     table = pd.DataFrame({"a": ["1.0"], "b": [np.nan]}, index=["x"])
-    tables.write_table(study, "t", table, "T")
-    assert "nan" not in "".join((study.results / "tables" / f"t.{suffix}").read_text() for suffix in ("md", "tex"))
-    assert tables.write_table(study, "t", table[:0], "T").empty
-    assert list((study.results / "tables").iterdir()) == []
+    elsewhere = replace(found, output=found.output / "elsewhere")
+    assert tables.write_table(elsewhere, "t", table[:0], "T").empty and not elsewhere.output.exists()
+    tables.write_table(found, "t", table, "T")
+    assert "nan" not in "".join((found.output / "tables" / f"t.{suffix}").read_text() for suffix in ("md", "tex"))
+    tables.write_table(found, "t", table[:0], "T")
+    assert list((found.output / "tables").iterdir()) == []
 
 
-def test_every_row_traces_to_what_made_it(study, monkeypatch):
-    here = provenance.origin()
-    rows = results.keep(study, "04", results.accuracy(study, ["pixels", "student"], across=True))
-    monkeypatch.setattr(results, "origin", lambda: here | {"commit": "c0ffee", "device": "a GPU", "threads": 2})
-    results.keep(study, "07", costs("student", 4e6, 2.0))
-    rows = results.gather(study)
-    record = results.read_provenance(study)
-    assert record["params"] == digest(study.params) and record["data set people"] == "hash of people"
-    file = (study.root / "params" / "made_up.yaml").read_bytes()
-    assert record["params file sha256"] == hashlib.sha256(file).hexdigest()
-    assert list(record["environments"].values()) == [here, here | {"commit": "c0ffee", "device": "a GPU", "threads": 2}]
-    assert record["units"]["student|people|2"] == {
-        "unit": "student-2/abc", "seconds": 2.5, "finished": "2026", "resumed": False, "environment": 0,
-    }  # fmt: skip
-    assert len(record["units"]) == 6 and record["parts"]["04"]["params"] == digest(study.params)
-    at = rows.set_index(["method", "train_dataset", "test_dataset", "seed", "metric"], drop=False)
-    trace = results.trace(record, at.loc["student", "people", "vehicles", 2, "rank-1"])
-    assert list(trace.columns) == ["evaluated", "trained"]
-    assert trace.loc["part", "evaluated"] == "04" and trace.loc["seconds", "trained"] == 2.5
-    assert (trace.loc["commit"] == here["commit"]).all() and (trace.loc["seed"] == 2).all()
-    assert trace.loc["data set vehicles", "trained"] == "hash of vehicles"
-    assert list(results.trace(record, at.loc["pixels", "people", "people", 0, "mAP"])) == ["evaluated"]
-    cost = results.trace(record, at.loc["student", "vehicles", "vehicles", 0, "latency_ms"])
-    assert cost.to_dict()["evaluated"]["commit"] == "c0ffee" and list(cost) == ["evaluated"]
-    assert results.measured_on(record) == f"a GPU, 2 threads, torch {here['packages']['torch']}"
-
-
-def test_provenance_tells_no_names_of_machine_or_folder(study):
-    results.keep(study, "04", results.accuracy(study, ["student"]))
-    results.gather(study)
-    text = (study.results / "provenance.json").read_text()
-    assert json.loads(text)["seeds"] == [0, 1, 2] and str(study.root) not in text and str(provenance.CODE) not in text
+def test_published_results_are_whole_and_name_no_machine_or_folder():
+    for folder in sorted((ROOT / "results").iterdir()):
+        if (folder / "results.csv").is_file():
+            read = results.read(folder)
+            assert read.marks == () and read.study == folder.name
+            for _, row in read.rows.drop_duplicates(["method", "train_dataset", "test_dataset", "seed"]).iterrows():
+                assert len(results.trace(read.provenance, row))
+            for name, array in read.evaluations.items():
+                assert np.isfinite(array).all(), name
+            assert not re.search(r"/home|/work|/root|/tmp", json.dumps(read.provenance))

@@ -1,10 +1,12 @@
 """The whole study at its smallest, as `make study STUDY=smoke` runs it: from nothing to the report."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -18,18 +20,43 @@ NOTEBOOKS = [
 ]  # fmt: skip
 
 
-def snakemake(project: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "study=smoke", *arguments]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+def snakemake(project: Path, *arguments: str, fails: bool = False) -> str:
+    command = [sys.executable, "-m", "snakemake", "--nocolor", "--cores", "2", "--config", "study=smoke", *arguments]
+    done = subprocess.run(
+        command, cwd=project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)}
+    )
+    assert bool(done.returncode) == fails, done.stdout[-5000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
+
+
+def to_do(project: Path, *arguments: str) -> set[str]:
+    """The rules that would run."""
+    return set(
+        re.findall(r"^(?:local)?rule (\w+):", snakemake(project, "--dry-run", "--verbose", *arguments), re.MULTILINE)
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def edited(file: Path, old: str, new: str):
+    """A file changed and changed back."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    try:
+        yield
+    finally:
+        file.write_text(text)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A copy of the project without anything that was made before, after a run of the smoke study."""
     project = tmp_path_factory.mktemp("project")
-    for name in ("notebooks", "params", "reidlib", "report", "scripts"):
+    for name in ("notebooks", "params", "profiles", "publishing", "reidlib", "report", "scripts", "toydata"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     shutil.copy(ROOT / "Snakefile", project)
     (project / "log").write_text(snakemake(project))
@@ -88,27 +115,75 @@ def test_tables_figures_and_provenance_are_written(project):
     ]  # fmt: skip
     for figure in figures:
         assert (folder / "figures" / f"{figure}.png").exists() and (folder / "figures" / f"{figure}.svg").exists()
-    assert {"parts", "units", "environments"} <= set(json.loads((folder / "provenance.json").read_text()))
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert {"units", "evaluations", "costs", "environments", "files"} <= set(provenance)
+    threads = {provenance["environments"][unit["environment"]]["threads"] for unit in provenance["evaluations"].values()}
+    assert threads == {1}  # the params', whatever the machine has
     claims = pd.read_csv(folder / "claims.csv")
     # which of these claims hold hangs on noise and on the machine's load: tests/test_claims.py has verdicts of known numbers
-    assert set(claims.verdict) <= {"holds", "does not hold", "not measured"}
+    assert set(claims.verdict) <= {"holds", "does not hold", "undecided", "not measured"}
     assert (claims.verdict != "not measured").any()
     assert (claims.verdict[claims.claim.str.contains("VeRi-776")] == "not measured").all()
 
 
 def test_the_quick_start_finds_what_the_study_has_made(project):
+    before = content(project / "results/smoke")
     notebook, done = "notebooks/00_quickstart.ipynb", project / "quickstart" / "00_quickstart.ipynb"
-    command = [sys.executable, "scripts/execute.py", notebook, str(done), str(done.parent / "copy")]
-    subprocess.run([*command, "-p", "study", "params/smoke.yaml"], cwd=project, check=True)
+    command = [sys.executable, "scripts/execute.py", notebook, str(done), "-p", "study", "params/smoke.yaml"]
+    subprocess.run(command, cwd=project, check=True, env=os.environ | {"PYTHONPATH": str(project)})
     printed = "".join(o.get("text", "") for c in nbformat.read(done, as_version=4).cells for o in c.get("outputs", ()))
     assert "mAP" in printed and "after re-ranking" in printed
+    assert content(project / "results/smoke") == before  # exploring changes nothing that is published
 
 
 def test_a_site_is_built_of_the_results(project):
-    subprocess.run([sys.executable, "scripts/report.py", "params/smoke.yaml"], cwd=project, check=True)
+    before = content(project / "results/smoke")
+    env = os.environ | {"PYTHONPATH": str(project)}
+    subprocess.run([sys.executable, "scripts/report.py", "params/smoke.yaml", "made"], cwd=project, check=True, env=env)
     page = (project / "results/smoke/report/index.html").read_text()
-    assert "does not hold" in page and "figures" in page
+    assert "not measured" in page and "figures" in page
+    assert {name: data for name, data in content(project / "results/smoke").items() if name[:7] != "report/"} == before
+
+
+def test_status_says_that_all_is_finished(project):
+    command = [sys.executable, "scripts/status.py", "params/smoke.yaml"]
+    done = subprocess.run(
+        command, cwd=project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)}
+    )
+    assert done.returncode == 0 and re.search(r"smoke: \d+ finished$", done.stdout.strip()), done.stdout + done.stderr
 
 
 def test_nothing_is_left_to_do_after_a_run(project):
+    assert "Nothing to be done" in snakemake(project)
+
+
+def test_a_docstring_runs_nothing_again_and_a_figure_what_draws_it(project):
+    with edited(project / "reidlib/figures/style.py", "One style for all figures", "The one style of all figures"):
+        assert to_do(project) == set()
+    with edited(project / "reidlib/figures/cost.py", "alpha=0.5", "alpha=0.6"):  # pareto's
+        assert to_do(project) == {"report", "publish", "all"}
+
+
+def test_deleted_or_edited_results_are_published_again(project):
+    published = content(project / "results/smoke")
+    shutil.rmtree(project / "results/smoke")
+    assert to_do(project) == {"publish", "all"}
+    snakemake(project)
+    published.pop("report/index.html", None)
+    again = content(project / "results/smoke")
+    same = [name for name in again if name not in ("provenance.json", "README.md")]  # which tell when they were gathered
+    assert {name: again[name] for name in same} == {name: published[name] for name in same}
+    (project / "results/smoke/results.csv").write_text("edited")
+    snakemake(project)
+    assert content(project / "results/smoke")["results.csv"] == again["results.csv"]
+
+
+def test_a_study_that_failed_fails_again_and_publishes_nothing(project):
+    before = content(project / "results/smoke")
+    notebook = project / "notebooks/04_distillation.ipynb"
+    with edited(notebook, "tables.main_table(rows)", "tables.main_table(rows, 1 / 0)"):
+        for _ in range(2):
+            assert "ZeroDivisionError" in snakemake(project, fails=True)
+            assert content(project / "results/smoke") == before
+    snakemake(project)
     assert "Nothing to be done" in snakemake(project)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from reidlib import stats
-from reidlib.stats import bootstrap, seed_interval
+from reidlib.stats import bootstrap, holm, p_value, percentiles, resamples, seed_interval
 
 
 def same(x):
@@ -54,40 +54,101 @@ def test_bootstrap_of_equal_queries_is_students_interval_over_seeds():
 
 
 def test_bootstrap_agrees_with_brute_force():
-    """Query by query and seed by seed, as the definition has it, with a ratio over two test sets."""
+    """Query by query and seed by seed, as the definition has it, with a ratio over two test sets; one tells identities."""
     rng = np.random.default_rng(2)
-    a, b = rng.random((3, 7)), rng.random((3, 5)) + 1
+    a, b, whose = rng.random((3, 7)), rng.random((3, 5)) + 1, [4, 4, 9, 4, 9, 2, 2]
     n, values = 40, []
     weights = stats._seed_weights(3, n, 9)
-    counts = [stats._query_counts(queries, n, 9, test) for test, queries in (("here", 7), ("there", 5))]
+    places = {"here": np.array([1, 1, 2, 1, 2, 0, 0], np.int32), "there": np.arange(5, dtype=np.int32)}
+    counts = [stats._query_counts(place.tobytes(), n, 9, test) for test, place in places.items()]
     for r in range(n):
         means = []
         for ap, drawn in zip((a, b), counts):
             asked = [query for query, times in enumerate(drawn[r]) for _ in range(times)]
-            assert len(asked) == ap.shape[1]
             means.append(sum(weights[r, s] * sum(ap[s, q] for q in asked) / len(asked) for s in range(3)))
         values.append(1 - means[0] / means[1])
-    found = bootstrap(lambda x, y: 1 - x / y, [a, b], tests=["here", "there"], n=n, seed=9)
+    given = [lambda x, y: 1 - x / y, [a, b], ["here", "there"], {"here": whose}]
+    found = bootstrap(*given, n=n, seed=9)
     assert found.low == pytest.approx(np.percentile(values, 2.5), abs=1e-6)
     assert found.high == pytest.approx(np.percentile(values, 97.5), abs=1e-6)
     assert found.mean == pytest.approx(1 - a.mean() / b.mean())
+    mean, drawn = resamples(*given, n=n, seed=9)
+    assert mean == found.mean and drawn == pytest.approx(values, abs=1e-6)
+    assert percentiles(drawn) == found[1:]
 
 
 def test_weights_are_what_the_docstring_says():
-    weights, counts = stats._seed_weights(3, 50_000, 0), stats._query_counts(20, 2000, 0, "a")
+    weights, single = stats._seed_weights(3, 50_000, 0), np.arange(20, dtype=np.int32).tobytes()
+    counts = stats._query_counts(single, 2000, 0, "a")
     assert weights.sum(1) == pytest.approx(1)
     assert np.median(weights, 0) == pytest.approx(1 / 3, abs=0.01)
     assert (counts.sum(1) == 20).all() and counts.mean(0) == pytest.approx(1, abs=0.1)
     assert counts.var() == pytest.approx(1 - 1 / 20, abs=0.05)  # of a binomial
-    assert not np.array_equal(counts, stats._query_counts(20, 2000, 0, "b"))  # another test set
+    assert not np.array_equal(counts, stats._query_counts(single, 2000, 0, "b"))  # another test set
 
 
-@pytest.mark.parametrize("seeds, queries", [(1.0, 0.0), (1.0, 8.0), (0.0, 8.0)])
-def test_bootstrap_covers_the_truth_wherever_the_noise_is(seeds, queries):
-    rng, covered = np.random.default_rng(3), []
+def test_an_identity_is_drawn_whole_and_its_queries_anew():
+    whose = np.array([0, 1, 1, 0, 2, 1], np.int32)  # 2, 3 and 1 queries
+    counts = stats._query_counts(whose.tobytes(), 20_000, 0, "a")
+    drawn = np.stack([counts[:, whose == identity].sum(1) for identity in range(3)], 1)
+    times = drawn / [2, 3, 1]
+    assert np.array_equal(times, times.round()) and (times.sum(1) == 3).all()  # each as often as it has queries
+    assert times.mean(0) == pytest.approx([1, 1, 1], abs=0.03)
+    once = counts[times[:, 1] == 1][:, whose == 1]
+    assert once.mean(0) == pytest.approx([1, 1, 1], abs=0.05)
+    assert once.var(0) == pytest.approx([2 / 3] * 3, abs=0.05)  # 3 draws of 3
+
+
+def coverage(alike: float, apart: float, rounds=400) -> tuple[float, float]:
+    """How often the interval over identities, and that over queries alone, covers the truth: 40 identities, 5 queries of
+    each, whose APs have a part in common and a part of their own."""
+    rng, whose, covered = np.random.default_rng(6), np.repeat(np.arange(40), 5), []
+    for _ in range(rounds):
+        ap = (rng.normal(0, alike, (40, 1)) + rng.normal(0, apart, (40, 5))).reshape(1, -1)
+        both = [bootstrap(same, [ap], identities=given, n=600) for given in ({"": whose}, None)]
+        covered.append([found.low <= 0 <= found.high for found in both])
+    return tuple(np.mean(covered, 0))
+
+
+def test_the_interval_covers_the_truth_where_queries_of_an_identity_are_alike():
+    by_identity, by_query = coverage(1, 1)
+    assert 0.92 < by_identity < 0.98 and by_query < 0.80
+    by_identity, by_query = coverage(0, 1)  # nothing in common: a little wide, on the safe side
+    assert 0.94 < by_identity and 0.92 < by_query < 0.98
+
+
+def test_queries_without_identities_are_identities_of_their_own():
+    ap = np.random.default_rng(7).random((2, 30))
+    assert bootstrap(same, [ap], n=300) == bootstrap(same, [ap], identities={"": range(30)}, n=300)
+    assert bootstrap(same, [ap], n=300) == bootstrap(same, [ap], identities={"another": [1, 2]}, n=300)
+
+
+def test_p_values_and_intervals_agree():
+    drawn = np.random.default_rng(8).normal(1.9, 1, 9999)
+    p = p_value(drawn)
+    assert 0.05 < p < 0.07 and p_value(-drawn) == p  # the two sides of a normal at 1.9
+    assert percentiles(drawn, 1 - 0.9 * p)[0] < 0 < percentiles(drawn, 1 - 1.1 * p)[0]
+    assert p_value(np.ones(9999)) == 2 / 10_000 and p_value(np.zeros(10)) == 1
+
+
+def test_holm_on_known_values():
+    # Holm 1979: the smallest times 4, the next times 3, ..., and never below one before it
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]).tolist() == [1, 1] and holm([0.2]).tolist() == [0.2] and holm([]).tolist() == []
+
+
+def test_holm_errs_at_all_as_seldom_as_it_says():
+    p = np.random.default_rng(9).random((4000, 20))
+    assert np.mean([holm(row).min() < 0.05 for row in p]) == pytest.approx(0.05, abs=0.012)
+    assert (p.min(1) < 0.05).mean() > 0.6  # uncorrected
+
+
+@pytest.mark.parametrize("seeds, identities", [(1.0, 0.0), (1.0, 8.0), (0.0, 8.0)])
+def test_bootstrap_covers_the_truth_wherever_the_noise_is(seeds, identities):
+    rng, covered, whose = np.random.default_rng(3), [], np.repeat(range(30), 2)
     for _ in range(300):
-        ap = rng.normal(0, seeds, (3, 1)) + rng.normal(0, queries, (1, 60)) + rng.normal(0, 1, (3, 60))
-        found = bootstrap(same, [ap], n=1000)
+        ap = rng.normal(0, seeds, (3, 1)) + rng.normal(0, identities, (1, 30))[:, whose] + rng.normal(0, 1, (3, 60))
+        found = bootstrap(same, [ap], identities={"": whose}, n=1000)
         covered.append(found.low <= 0 <= found.high)
     assert np.mean(covered) > 0.93
 
@@ -113,7 +174,9 @@ def test_bootstrap_repeats_with_its_seed():
         (lambda: seed_interval([0.1, 0.2], level=95), "level: .*95"),
         (lambda: bootstrap(np.subtract, [[[0.1, 0.2]], [[0.1]]]), r"aps\[1\] has 1 queries, .* 2"),
         (lambda: bootstrap(np.subtract, [[[0.1, 0.2]], [[0.1, 0.2]] * 2]), r"aps\[1\] has 2 seeds, aps\[0\] has 1"),
-        (lambda: bootstrap(same, [[[0.1]]]), "at least 2"),
+        (lambda: bootstrap(same, [[[0.1]]]), "1 query can't .* at least 2"),
+        (lambda: bootstrap(same, [[[0.1, 0.2]]], ["a"], {"a": [3, 3]}), "'a': 1 identity can't"),
+        (lambda: bootstrap(same, [[[0.1, 0.2]]], ["a"], {"a": [3, 3, 4]}), r"identities\['a'\] .* \(3,\), .* 2 queries"),
         (lambda: bootstrap(same, [[0.1, 0.2]]), r"aps\[0\]: expected 2 dimension"),
         (lambda: bootstrap(same, [[[0.1, np.inf]]]), r"aps\[0\]: .*index \[0, 1\]"),
         (lambda: bootstrap(same, [[[0.1, 0.2]]], n=0), "n: at least 2"),

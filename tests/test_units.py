@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from reidlib import making, processes, provenance, sources, units
+from reidlib.content import digest
 from reidlib.gates import GATES
 from reidlib.params import Augmentation, Recipe
-from reidlib.provenance import digest, git_state
+from reidlib.provenance import git_state
 from reidlib.training import Machine
 from reidlib.units import FINISHED, HALF_DONE, MISSING, STALE, Store, Unit
 

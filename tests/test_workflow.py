@@ -1,6 +1,7 @@
 """The Snakefile without its work: several studies at once, and what a Slurm cluster would be asked for."""
 
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SLOW = {"experts", "moe", "distillation", "ablations", "cross_domain", "efficiency"}
+TRAINS = {"experts", "moe", "distillation", "ablations", "cross_domain", "efficiency"}
 
 # stands in for scripts/execute.py: a notebook waits for the other study's to start
 MEET = """
@@ -17,7 +18,7 @@ import sys, time
 from pathlib import Path
 done, study = Path(sys.argv[2]), Path(sys.argv[sys.argv.index("study") + 1]).stem
 Path(f"{study}-{done.stem}").touch()
-other = Path(f"{'demo' if study == 'smoke' else 'smoke'}-{done.stem}")
+other = Path(f"{'twin' if study == 'smoke' else 'smoke'}-{done.stem}")
 limit = time.monotonic() + 60
 while not other.exists():
     if time.monotonic() > limit:
@@ -30,8 +31,10 @@ done.touch()
 @pytest.fixture
 def project(tmp_path) -> Path:
     """The project without anything that was made before."""
-    for name in ("notebooks", "params", "profiles", "reidlib", "scripts", "Snakefile"):
+    for name in ("notebooks", "profiles", "publishing", "reidlib", "scripts", "Snakefile", "toydata"):
         (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    shutil.copy(tmp_path / "params/smoke.yaml", tmp_path / "params/twin.yaml")
     return tmp_path
 
 
@@ -44,25 +47,26 @@ def snakemake(project: Path, *arguments: str) -> str:
 
 def test_the_slurm_profile_says_what_each_node_of_each_study_needs(project):
     executor = () if find_spec("snakemake_executor_plugin_slurm") else ("--executor", "dryrun")
-    log = snakemake(project, "--dry-run", "--profile", "profiles/slurm", *executor, "--config", "study=demo paper")
+    log = snakemake(project, "--dry-run", "--profile", "profiles/slurm", *executor, "--config", "study=smoke paper")
     nodes = {}
     for node in re.split(r"\n(?=rule )", log)[1:]:
         if study := re.search(r"study=(\w+)", node):
             need = {name: int(number) for name, number in re.findall(r"(mem_mb|runtime|gpu)=(\d+)", node)}
-            need["threads"] = int(re.search(r"threads: (\d+)", node)[1])
+            said = re.search(r"threads: (\d+)", node)
+            need["threads"] = int(said[1]) if said else 1
             nodes.setdefault((study[1], re.match(r"rule (\w+):", node)[1]), need)
-    assert {rule for _, rule in nodes} == SLOW | {"data", "results", "report"} and len(nodes) == 2 * 9
+    assert {rule for _, rule in nodes} == TRAINS | {"data", "gather", "report", "publish"} and len(nodes) == 2 * 10
+    assert nodes["paper", "experts"]["threads"] == 8 and nodes["smoke", "experts"]["threads"] == 1  # the params'
     for (_, rule), need in nodes.items():
-        assert need["mem_mb"] >= 8000 and need["runtime"] >= 60 and 2 <= need["threads"] <= 16
-        assert need.get("gpu") == (1 if rule in SLOW else None)
+        assert need["mem_mb"] >= 8000 and need["runtime"] >= 60 and 1 <= need["threads"] <= 8
+        assert need.get("gpu") == (1 if rule in TRAINS else None)
 
 
 def test_nodes_of_two_studies_run_at_once(project):
     (project / "scripts").unlink()
     (project / "scripts").mkdir()
     (project / "scripts" / "execute.py").write_text(MEET)
-    (project / "scripts" / "gather.py").touch()
-    snakemake(project, "--cores", "4", "--until", "experts", "--config", "study=demo smoke")
+    snakemake(project, "--cores", "4", "--until", "experts", "--config", "study=smoke twin")
     assert sorted(p.name for p in project.glob("*-*")) == sorted(
-        f"{study}-{node}" for study in ("demo", "smoke") for node in ("01_data", "02_experts-align", "02_experts-clip")
+        f"{study}-{node}" for study in ("smoke", "twin") for node in ("01_data", "02_experts-align", "02_experts-clip")
     )

@@ -25,9 +25,9 @@ def decode(
     """Decodes `images` (paths, or a DataFrame with a column path) into `file` (.npy), or reopens it when it exists.
 
     Returns a read-only uint8 array [N, 3, h, w], RGB, for `size` (h, w) in pixels. The caller chooses a file name that
-    stands for the images and the size; `title` is shown beside the bar. The file appears whole or not at all. `workers` threads (default: one per
-    core) do it: Pillow lets go of the interpreter while it decodes and resizes. Raises DataError, naming the first
-    five, where images can't be read, where the disk is too full, or where `file` holds something else.
+    stands for the images and the size; `title` is shown beside the bar. The file appears whole or not at all. `workers`
+    threads (default: one per core) do it: Pillow lets go of the interpreter while it decodes and resizes. Raises DataError,
+    naming the first five, where images can't be read, where the disk is too full, or where `file` holds something else.
     """
     paths = [str(path) for path in (images["path"] if isinstance(images, pd.DataFrame) else images)]
     file = Path(file)

@@ -12,8 +12,11 @@ from reidlib.figures.style import COLOURS, INK, WIDTH, styled
 from reidlib.methods import Expert, label
 from reidlib.params import StudyParams
 
-COMPARED = {"logit": "probabilities, T = {temperature:g}", "embedding": "embeddings, cosine",
-            "relational": "cosines in a batch"}  # by terms of distillation, as far as a word fits; others have none  # fmt: skip
+COMPARED = {  # what teacher and student are compared in, for the terms of distillation that reidlib has
+    "logit": "probabilities, T = {temperature:g}",
+    "embedding": "embeddings, cosine",
+    "relational": "cosines in a batch",
+}
 
 
 @styled

@@ -19,8 +19,8 @@ from reidlib.results import Results, title
 
 # seaborn's "colorblind"
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"]
-COLOURS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student": PALETTE[4], "student+kd": PALETTE[2]}  # by kind of method
-MARKERS = {"pixels": "X", "expert": "s", "moe": "D", "student": "o", "student+kd": "^"}
+COLOURS = {"pixels": PALETTE[7], "expert": PALETTE[0], "moe": PALETTE[1], "student": PALETTE[4], "student+kd": PALETTE[2]}
+MARKERS = {"pixels": "X", "expert": "s", "moe": "D", "student": "o", "student+kd": "^"}  # by kind of method, as the colours
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
 WIDTH = 7.5  # inches of a figure
@@ -45,8 +45,8 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         with plt.rc_context(STYLE):
             figure = draw(*args, **kwargs)
             for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-                axis.get_major_ticks(1)  # made when asked for, and styled as settings are then; others are copies of it
-                if not isinstance(axis.get_major_locator(), FixedLocator):  # then their number hangs on the labels' size
+                if not isinstance(axis.get_major_locator(), FixedLocator):
+                    # ticks are made, and spaced by their labels' size, only when a figure is drawn: settled here
                     axis.set_tick_params(labelsize=STYLE["xtick.labelsize"])
             return figure
 

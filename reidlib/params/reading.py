@@ -76,7 +76,9 @@ def check_names(
     wanted += [("moe.gates", gate, gates) for gate in params.moe.gates]
     wanted += [("moe.balance", gate, gates) for gate in params.moe.balance]
     wanted += [("distillation.terms", term, terms) for term in params.distillation.terms]
-    wrong = [f"- {key}: there is no '{name}'{nearest(name, list(known))}" for key, name, known in wanted if name not in known]
+    wrong = [
+        f"- {key}: there is no '{name}'{nearest(name, list(known))}" for key, name, known in wanted if name not in known
+    ]
     if wrong:
         raise ParamsError("\n".join([f"{path}: {len(wrong)} thing(s) to mend before this study can run", *wrong]))
 
@@ -87,14 +89,18 @@ def _overridden(tree: dict, override: str) -> dict:
         raise ParamsError(f"override '{override}': write it key.key=value, e.g. student.recipe.lr=0.001")
     tree = json.loads(json.dumps(tree))  # by a YAML alias, one mapping may stand in two places
     for (section, name), model in _MAPPINGS.items():
-        if key.startswith(f"{section}.{name}.") and isinstance(tree.get(section), dict):  # one weight, not all the others too
+        if key.startswith(f"{section}.{name}.") and isinstance(
+            tree.get(section), dict
+        ):  # one weight, not all the others too
             tree[section].setdefault(name, dict(model.model_fields[name].default))
     try:
         dpath.new(tree, key, yaml.safe_load(value), separator=".")
     except yaml.YAMLError as error:
         raise ParamsError(f"override '{override}': not readable as YAML: {error}") from None
     except (dpath.exceptions.PathNotFound, TypeError, ValueError, AttributeError):
-        raise ParamsError(f"override '{override}': what stands before the last dot is no mapping in the params file") from None
+        raise ParamsError(
+            f"override '{override}': what stands before the last dot is no mapping in the params file"
+        ) from None
     return tree
 
 

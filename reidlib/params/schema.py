@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -16,6 +17,8 @@ from pydantic import (
 
 Size = tuple[PositiveInt, PositiveInt]
 Fraction = float
+# YAML reads a bare no as false
+Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
 Weight = Annotated[float, Field(ge=0)]  # of a term
 Name = Annotated[str, Field(pattern=r"^[\w-]+$")]  # becomes part of file names
 
@@ -82,6 +85,13 @@ class Augmentation(Strict):
     jitter: float = Field(0.0, ge=0, le=1, description="strength of brightness and contrast changes")
 
 
+class Stage(Strict):
+    """The first epochs of a training, at another size than the rest: small pictures first (Tan and Le 2021)."""
+
+    epochs: PositiveInt
+    size: Size
+
+
 class Recipe(Strict):
     """How one network is trained."""
 
@@ -96,7 +106,17 @@ class Recipe(Strict):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     margin: float | None = Field(0.3, gt=0, description="triplet margin; null: soft margin")
     triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
+    triplet_on: Literal["raw", "unit"] = Field("raw", description="features as they are, or of length 1")
+    head_lr: PositiveFloat = Field(1.0, description="learning rate factor of what is new: neck, classifier, projection")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay a step of averaged weights, in which training ends; 0: the last")
+    stages: list[Stage] = Field([], description="of pictures: first epochs at other sizes; the rest at the network's own")
     augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def stages_end(self):
+        if sum(stage.epochs for stage in self.stages) >= self.epochs:
+            raise ValueError(f"stages: they take all of the {self.epochs} epochs; leave some for the network's own size")
+        return self
 
 
 class NetworkParams(Strict):
@@ -104,6 +124,7 @@ class NetworkParams(Strict):
 
     encoder: EncoderParams
     recipe: Recipe
+    precision: Precision | None = Field(None, description="of this network alone; null: the study's")
 
 
 class ExpertParams(NetworkParams):
@@ -187,8 +208,8 @@ class StudyParams(Strict):
     note: str | None = Field(None, description="printed under every table: what stands in for what")
     seeds: list[NonNegativeInt] = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    threads: PositiveInt = Field(1, description="CPU threads that a unit of work is made with: more or fewer round otherwise")
+    precision: Precision = "no"
+    threads: PositiveInt = Field(1, description="CPU threads a unit of work is made with: more or fewer round otherwise")
     plugins: list[str] = Field([], description="Python files that add layouts, gates or terms, beside this file")
     publish_images: bool = Field(True, description="false: the data's terms forbid figures that show its pictures")
     data_root: str | None = Field(None, description="where data sets lie; REIDLIB_DATA goes first")
@@ -198,15 +219,11 @@ class StudyParams(Strict):
     moe: MoeParams
     student: NetworkParams
     distillation: DistillationParams
+    best_expert: dict[str, str] = Field({}, description="by data set, the expert to beat: chosen on validation identities")
     ablations: AblationParams | None = None
     mixed: bool = Field(False, description="also train on all data sets at once, for as many steps as on the first")
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def no_is_a_word(cls, value):
-        return "no" if value is False else value  # YAML reads a bare no as false
 
     @field_validator("seeds")
     @classmethod
@@ -227,6 +244,10 @@ class StudyParams(Strict):
             raise ValueError("distillation.teachers names 'moe', so moe.gates must hold 'soft'")
         if "uniform" in self.distillation.teachers and "uniform" not in self.moe.gates:
             raise ValueError("distillation.teachers names 'uniform', so moe.gates must hold 'uniform'")
+        for dataset, expert in self.best_expert.items():
+            for name, known in ((dataset, self.datasets), (expert, self.experts)):
+                if name not in known:
+                    raise ValueError(f"best_expert.{dataset}: there is no '{name}'{nearest(name, list(known))}")
         others = {"student": self.student, "moe.router": self.moe.router}
         small = {where: network.encoder for where, network in others.items() if network}
         small |= {f"ablations.sizes.{name}": e for name, e in self.ablations.sizes.items()} if self.ablations else {}

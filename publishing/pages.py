@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from reidlib import claims
 from reidlib.results import Results, stand_ins
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 TAGS = {"parameters": "remove-cell", "injected-parameters": "hide-cell"}  # defaults, and what the study gave instead
 LONG_CELL = re.compile(r"<(t[dh])([^>]*)>(?=[^<]{40})")  # of a notebook's table; other cells stay on one line
 WRAPPED = r'<\1\2 style="white-space: normal; min-width: 16rem">'
-VERDICTS = {"holds": "🟢", "does not hold": "🔴", "not measured": "⚪"}  # signs, for GitHub shows no coloured text
+VERDICTS = dict(zip(claims.VERDICTS, "🟢🔴🟡⚪"))  # signs, for GitHub shows no coloured text
+BY_CHANCE = 0.025  # of the intervals around a true zero lie above it, 95 % ones
 
 
 def write_readme(results: Results, folder: Path) -> Path:
@@ -131,16 +133,22 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
 
 
 def _claims(file: Path, verdict: Callable[[str], str]) -> list[str]:
-    """How often each verdict was given, and the ledger."""
-    claims = pd.read_csv(file, keep_default_na=False, dtype=str)
-    given = claims["verdict"].value_counts()
+    """How often each verdict was given, how often by chance alone, and the ledger."""
+    ledger = pd.read_csv(file, keep_default_na=False, dtype=str)
+    given = ledger["verdict"].value_counts()
+    counts = ", ".join(f"*{word}* {given[word]}" for word in VERDICTS if word in given)
+    corrected = ledger["basis"].str.extract(f"(also|not) {claims.CORRECTED}").dropna()
+    if len(corrected):
+        many = int(corrected[1].iloc[0])
+        counts += (f". Of {many} differences {BY_CHANCE * many:.1f} would hold by chance if none were real; after Holm's "
+                   f"correction for that {(corrected[0] == 'also').sum()} stand, and the basis says which")  # fmt: skip
     rows = [
         (verdict(c["verdict"]), c["claim"], c["paper"],
          _number(c["measured"]) + (f" ({_number(c['low'])} to {_number(c['high'])})" if c["low"] else ""), c["basis"])
-        for _, c in claims.iterrows()
+        for _, c in ledger.iterrows()
     ]  # fmt: skip
     return [
-        "Verdicts: " + ", ".join(f"*{word}* {given[word]}" for word in VERDICTS if word in given) + ".",
+        f"Verdicts: {counts}.",
         _table(rows, ["verdict", "claim", "paper", "measured (95 % interval)", "basis"]),
     ]
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from reidlib import report, results
+from publishing import pages
+from reidlib import results
+from reidlib.content import digest, write_atomically
 from reidlib.gathering import gather
-from reidlib.provenance import digest, write_atomically
-from reidlib.sources import reached_from
+from reidlib.sources import reached, reached_from
 from reidlib.study import Study
 
 SITE = "report"  # of `make report`, not published
@@ -44,6 +45,11 @@ def state(study: Study, notebook: str) -> str:
     code = reached_from("\n".join(re.sub(r"^\s*[%!].*", "", source, flags=re.MULTILINE) for source in cells))
     units = sorted(unit.key for unit in study.plan.units().values())
     return digest([study.params, units, sorted(set(code.values()))])
+
+
+def assembly_state(study: Study, parts: Sequence[str]) -> str:
+    """Hash of all that a publication depends on: its notebooks' states, and how they are put together."""
+    return digest([[state(study, name) for name in parts], sorted(set(reached(publish).values()))])
 
 
 def made(study: Study, notebook: str) -> Path:
@@ -73,7 +79,9 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
                 shutil.copytree(source, folder / part, dirs_exist_ok=True)
             elif source.exists():
                 shutil.copy(source, folder / part)
-        _copy_notebook(made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images)
+        _copy_notebook(
+            made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images
+        )
 
 
 def publish(study: Study) -> Path:
@@ -81,7 +89,7 @@ def publish(study: Study) -> Path:
     target = study.root / "results" / study.name
     draft = study.root / "artifacts" / study.name / "draft"
     assemble(study, draft, notebooks(study))
-    report.write_readme(results.read(draft), draft)
+    pages.write_readme(results.read(draft), draft)
     _exchange(draft, target)
     record = json.dumps(_hashes(target), indent=1)
     write_atomically(marker(study), lambda path: path.write_text(record))
