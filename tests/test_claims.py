@@ -132,11 +132,16 @@ def test_the_best_expert_is_the_one_that_is_best():
     ledger = ledger_of(params(), *made({("a", "a"): values}))
     measured = [only(ledger, number)["measured"][0] for number in ("4a", "4b", "4c")]
     assert measured == pytest.approx([10, 12, 6])
-    assert "Student + KD from ALIGN − Student (best expert chosen by mean mAP on the test set), " in only(ledger, "4b")["basis"][0]
+    assert (
+        "Student + KD from ALIGN − Student (best expert chosen by mean mAP on the test set), "
+        in only(ledger, "4b")["basis"][0]
+    )
     before = params(lambda tree: tree.update(best_expert={"a": "clip"}))
     ledger = ledger_of(before, *made({("a", "a"): values}))
     assert [only(ledger, number)["measured"][0] for number in ("4a", "4b", "4c", "4e")] == pytest.approx([20, 5, 13, 6])
-    assert "Student + KD from CLIP − Student (best expert chosen on validation identities), " in only(ledger, "4b")["basis"][0]
+    assert (
+        "Student + KD from CLIP − Student (best expert chosen on validation identities), " in only(ledger, "4b")["basis"][0]
+    )
     assert "Student + KD from ALIGN (best student chosen by mean mAP on the test set), " in only(ledger, "4e")["basis"][0]
 
 
