@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib.making import untrained
+from reidlib.measuring import untrained
 from reidlib.profiling import profile
 from reidlib.study import open_study
 from reidlib.training import Machine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reidlib import making, sources
+from reidlib import making, measuring, sources
 from reidlib.data.store import decode
 from reidlib.losses import TERMS
 from reidlib.sources import PROJECT, load_plugin, reached
@@ -75,11 +75,11 @@ def test_the_code_of_a_unit_is_what_its_function_leads_to():
 def test_each_maker_leads_only_to_the_losses_it_minimises():
     terms = {
         make: {name.removeprefix("reidlib.losses.") for name in reached(make) if name.startswith("reidlib.losses.")}
-        for make in (making.make_embedder, making.make_gate, making.make_pretrained, making.make_embeddings)
+        for make in (making.make_embedder, making.make_gate, making.make_pretrained, measuring.make_embeddings)
     }
     assert "reid.reid_loss" in terms[making.make_embedder] and "gating.moe_loss" in terms[making.make_gate]
     assert not {"gating.moe_loss", "distillation.distillation_loss"} & terms[making.make_embedder]
-    assert not terms[making.make_embeddings] - {"reid.Target"}
+    assert not terms[measuring.make_embeddings] - {"reid.Target"}
     assert not {"reid.triplet_loss"} & terms[making.make_pretrained]
 
 
@@ -95,7 +95,7 @@ def test_what_runs_at_a_modules_import_counts_for_all_of_it(edited):
     edited("reidlib.data.store", "CHUNK = 32", "Image.MAX_IMAGE_PIXELS = 1\nif True:\n    Image.init()\nCHUNK = 32")
     added = set(reached(making.make_pixels)) - set(before)
     assert "reidlib.data.store:0" in added
-    assert not added & set(reached(making.make_raw))
+    assert not added & set(reached(measuring.make_raw))
 
 
 def test_a_name_that_is_given_twice_counts_with_both(edited):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from reidlib import agenda, making, params, sources
+from reidlib import agenda, making, measuring, params, sources
 from reidlib.data import DataError
 from reidlib.study import open_study
 from reidlib.training import OnlineTeacher
@@ -42,7 +42,7 @@ def test_every_method_is_evaluated(made):
 def test_what_is_made_is_found_again_with_the_same_numbers(made, monkeypatch):
     file, results = made
     monkeypatch.setattr("reidlib.making.train", no_training)
-    monkeypatch.setattr("reidlib.making.embed", no_training)
+    monkeypatch.setattr("reidlib.measuring.embed", no_training)
     study = open_study(file)
     for method, result in results.items():
         again = study.evaluate(method, "vehicles", 0)
@@ -169,7 +169,7 @@ def test_what_methods_cost_can_be_measured_without_training(made):
     pictures = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
     experts = {f"expert:{name}": expert.encoder for name, expert in study.params.experts.items()}
     encoders = experts | {"student": study.params.student.encoder, "moe:router": study.params.moe.router.encoder}
-    models = {name.partition("/")[0]: model for name, model in making.untrained(encoders, 48, (32, 32), pictures).items()}
+    models = {name.partition("/")[0]: model for name, model in measuring.untrained(encoders, 48, (32, 32), pictures).items()}
     assert set(models) == {"expert:clip", "expert:align", "moe:soft", "moe:router", "student"}
     with torch.no_grad():
         choice = models["moe:router"].router(torch.from_numpy(pictures)).argmax(1)
@@ -345,7 +345,7 @@ def test_a_copied_params_file_finds_everything_of_the_first(made, monkeypatch):
     copy = made[0].with_name("copied.yaml")
     copy.write_text(made[0].read_text().replace("title: tiny", "title: a copy"))
     monkeypatch.setattr("reidlib.making.train", no_training)
-    monkeypatch.setattr("reidlib.making.embed", no_training)
+    monkeypatch.setattr("reidlib.measuring.embed", no_training)
     study = open_study(copy)
     assert (study.state()["state"] == FINISHED).sum() == (open_study(made[0]).state()["state"] == FINISHED).sum()
     for method, result in made[1].items():
@@ -356,7 +356,7 @@ def test_a_renamed_expert_trains_nothing_anew(made, monkeypatch):
     renamed = made[0].with_name("renamed.yaml")
     renamed.write_text(made[0].read_text().replace("  clip:", "  vit:").replace("- clip\n", "- vit\n"))
     monkeypatch.setattr("reidlib.making.train", no_training)
-    monkeypatch.setattr("reidlib.making.embed", no_training)
+    monkeypatch.setattr("reidlib.measuring.embed", no_training)
     study = open_study(renamed)
     assert list(study.params.experts) == ["vit", "align"]
     for method, result in made[1].items():

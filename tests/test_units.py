@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from reidlib import making, processes, provenance, sources, units
+from reidlib import making, measuring, processes, provenance, sources, units
 from reidlib.content import digest
 from reidlib.gates import GATES
 from reidlib.params import Augmentation, Recipe
@@ -150,11 +150,11 @@ def test_a_unit_tells_where_and_when_it_was_made_and_no_names_of_folders(tmp_pat
 
 
 def test_code_that_was_edited_meanwhile_makes_with_a_warning_or_not_at_all(tmp_path, monkeypatch, capsys):
-    unit, store = Unit("raw", "raw", make_numbers, uses=(making.make_raw,)), Store(tmp_path)
-    monkeypatch.setattr(sources, "edited", lambda: {"reidlib.making": "reidlib/making.py"})
+    unit, store = Unit("raw", "raw", make_numbers, uses=(measuring.make_raw,)), Store(tmp_path)
+    monkeypatch.setattr(sources, "edited", lambda: {"reidlib.measuring": "reidlib/measuring.py"})
     store.make(unit)
-    assert "reidlib/making.py was edited" in capsys.readouterr().err
-    monkeypatch.delitem(sys.modules, "reidlib.making")
+    assert "reidlib/measuring.py was edited" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "reidlib.measuring")
     store.make(unit)  # is there already
     with pytest.raises(RuntimeError, match="restart the kernel"):
         store.make(replace(unit, inputs={"lr": 2}))
@@ -186,12 +186,12 @@ def test_a_key_counts_kind_inputs_parents_and_code_and_nothing_else():
 
 
 def test_a_key_counts_the_code_that_makes_it_and_that_it_names(edited):
-    plain = Unit("fused", "fused", making.make_fused)
+    plain = Unit("fused", "fused", measuring.make_fused)
     named = replace(plain, uses=(GATES["uniform"],))
     before = plain.key, named.key
     edited("reidlib.gates", "1 / len(embeddings)", "2 / len(embeddings)")
     assert replace(plain).key == before[0] and replace(named).key != before[1]
-    edited("reidlib.making", "fused = gate(parts)", "fused = gate(parts[::-1])")
+    edited("reidlib.measuring", "fused = gate(parts)", "fused = gate(parts[::-1])")
     assert replace(plain).key != before[0]
 
 
