@@ -120,7 +120,8 @@ def _data(results: Results, dataset: str) -> str:
 def _chosen(results: Results, dataset: str, student: bool = False) -> str:
     """How the best expert, or the best student, of a data set was chosen."""
     before = dataset in results.params.best_expert and not student
-    return f" (chosen {'on validation identities' if before else 'by mean mAP on the test set'})"
+    how = "on validation identities" if before else "by mean mAP on the test set"
+    return f" (best {'student' if student else 'expert'} chosen {how})"
 
 
 def _basis(results: Results, data: str, found: Comparison, detail: str = "") -> str:

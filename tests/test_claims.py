@@ -132,12 +132,17 @@ def test_the_best_expert_is_the_one_that_is_best():
     ledger = ledger_of(params(), *made({("a", "a"): values}))
     measured = [only(ledger, number)["measured"][0] for number in ("4a", "4b", "4c")]
     assert measured == pytest.approx([10, 12, 6])
-    assert "Student + KD from ALIGN − Student (chosen by mean mAP on the test set), " in only(ledger, "4b")["basis"][0]
+    assert (
+        "Student + KD from ALIGN − Student (best expert chosen by mean mAP on the test set), "
+        in only(ledger, "4b")["basis"][0]
+    )
     before = params(lambda tree: tree.update(best_expert={"a": "clip"}))
     ledger = ledger_of(before, *made({("a", "a"): values}))
     assert [only(ledger, number)["measured"][0] for number in ("4a", "4b", "4c", "4e")] == pytest.approx([20, 5, 13, 6])
-    assert "Student + KD from CLIP − Student (chosen on validation identities), " in only(ledger, "4b")["basis"][0]
-    assert "Student + KD from ALIGN (chosen by mean mAP on the test set), " in only(ledger, "4e")["basis"][0]
+    assert (
+        "Student + KD from CLIP − Student (best expert chosen on validation identities), " in only(ledger, "4b")["basis"][0]
+    )
+    assert "Student + KD from ALIGN (best student chosen by mean mAP on the test set), " in only(ledger, "4e")["basis"][0]
 
 
 def test_the_moes_student_is_compared_with_the_best_taught_too():
@@ -238,7 +243,7 @@ def test_falls_in_points_and_relative_against_both_conventions():
     assert only(ledger, "5b")["measured"].tolist() == pytest.approx([20 - 25, 100 / 3 - 1500 / 58])
     assert only(ledger, "5d")["measured"].tolist() == pytest.approx([12.5 - 25, 40 - 1500 / 58])
     basis = only(ledger, "5a")["basis"][1]
-    assert basis.startswith("b (drawn by the library) → a: Student + KD from MoE falls by 15.0 points, CLIP expert (ch")
+    assert basis.startswith("b (drawn by the library) → a: Student + KD from MoE falls by 15.0 points, CLIP expert (b")
     assert ") by 20.0; 6 queries" in basis
     one = {pair: own for pair, own in MAP.items() if pair == ("a", "a")}
     ledger = ledger_of(params(lambda tree: tree["datasets"].pop("b")), *made(one))

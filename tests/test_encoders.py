@@ -288,7 +288,7 @@ def test_the_real_architectures_build_train_a_step_save_and_load(tmp_path, name,
 
 
 def test_a_study_that_builds_no_network_imports_none_of_their_libraries():
-    code = "import sys; from reidlib import claims, figures, gathering, report, study; print(*sys.modules)"
+    code = "import sys; from reidlib import claims, figures, gathering, study; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     slow = {"open_clip", "transformers", "timm", "torchvision", "torch._dynamo", "scipy.stats", "sklearn", "nbformat"}
     assert "torch" in done.stdout.split()
