@@ -33,9 +33,9 @@ def test_torchreids_transforms():
 
 @pytest.mark.skipif(not retrieval.CAN_RESET.exists(), reason="an earlier peak may hide the call's")
 def test_memory_beyond_the_inputs():
-    held = np.zeros(2_000_000)
+    held = np.zeros(8_000_000)  # beyond what malloc may take from memory that was freed before
     seconds, megabytes = retrieval.measure(lambda: np.ones_like(held).sum(), lambda: None)
-    assert seconds > 0 and megabytes == pytest.approx(16, abs=4)
+    assert seconds > 0 and megabytes == pytest.approx(64, abs=4)
 
 
 def test_what_takes_too_long_is_left_out(monkeypatch):

@@ -169,7 +169,9 @@ def test_what_methods_cost_can_be_measured_without_training(made):
     pictures = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
     experts = {f"expert:{name}": expert.encoder for name, expert in study.params.experts.items()}
     encoders = experts | {"student": study.params.student.encoder, "moe:router": study.params.moe.router.encoder}
-    models = {name.partition("/")[0]: model for name, model in measuring.untrained(encoders, 48, (32, 32), pictures).items()}
+    models = {
+        name.partition("/")[0]: model for name, model in measuring.untrained(encoders, 48, (32, 32), pictures).items()
+    }
     assert set(models) == {"expert:clip", "expert:align", "moe:soft", "moe:router", "student"}
     with torch.no_grad():
         choice = models["moe:router"].router(torch.from_numpy(pictures)).argmax(1)
