@@ -151,6 +151,16 @@ def test_what_changes_no_number_changes_no_key(base, change):
     assert not anew(base, change)
 
 
+def test_a_networks_own_precision_is_in_its_keys_alone(base):
+    assert not anew(base, "student.precision=no"), "the study's own"
+    found = {label for label in anew(base, "student.precision=bf16") if VEHICLES in label}
+    assert kinds(found) == {"students"} and f"evaluation student {VEHICLES} on vehicles" in found
+    assert f"evaluation moe:soft {VEHICLES} on vehicles" not in found
+    study = open_study(base[0], ["student.precision=bf16"])
+    unit = study.plan.embeddings("student", "vehicles", 0, "vehicles", "query")
+    assert unit.given["machine"].precision == unit.parents["network"].given["machine"].precision == "bf16"
+
+
 def test_experts_in_another_order_are_other_gates(base):
     """Whose projections would be loaded for the wrong experts."""
     file = tiny.write(base[0].parents[1], "turned", experts=dict(reversed(tiny.TREE["experts"].items())))
