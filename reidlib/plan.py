@@ -272,11 +272,7 @@ class Plan:
         parents = {"pictures": self.pixels(dataset, "query")} | {name: unit for name, unit in networks.items() if unit}
         inputs = {"methods": wanted, "runs": self._runs(self.params.profiling), **self._run}
         given = {"experts": list(self.params.experts), "machine": self.machine}
-        gates = [method.gate for method in map(parse, wanted) if isinstance(method, Moe)]
-        uses = (
-            Machine,
-            *(GATES[gate] for gate in gates if gate in GATES),
-        )  # of the router the top-1 gate's, which is there
+        uses = (Machine, *(GATES[gate] for gate in self.params.moe.gates if gate in GATES))  # the router's is top1's
         return Unit("costs", "costs", measuring.make_costs, inputs, parents, given, uses, place="profiling")
 
     def _paper_costs(self) -> Unit:
