@@ -18,7 +18,7 @@ import nbformat
 from PIL import Image
 
 from publishing import pages
-from reidlib import results
+from reidlib import agenda, results
 from reidlib.content import digest, write_atomically
 from reidlib.gathering import gather
 from reidlib.sources import reached, reached_from
@@ -29,7 +29,7 @@ SITE = "report"  # of `make report`, not published
 
 def notebooks(study: Study) -> list[str]:
     """The executed notebooks that belong to a study, by name, in reading order."""
-    experts, datasets = study.params.experts, study.params.datasets
+    experts, datasets = study.params.experts, agenda.trained(study.params)
     return ["01_data", *(f"02_experts-{name}" for name in experts), *(f"03_moe-{name}" for name in datasets),
             *(f"04_distillation-{name}" for name in datasets), "05_ablations", "06_cross_domain", "07_efficiency",
             "08_report"]  # fmt: skip

@@ -30,7 +30,7 @@ def accuracy(
     """
     wanted = []
     for method in methods:
-        for train in datasets or study.params.datasets:
+        for train in datasets or agenda.trained(study.params):
             for target in study.params.datasets if across else [test or train]:
                 if method != "pixels":
                     wanted += [Evaluated(method, train, target, seed) for seed in study.params.seeds]
