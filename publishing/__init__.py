@@ -71,6 +71,8 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
                              f"run make study STUDY={study.name}")  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
     results.write(found, folder, study.root / "params" / f"{study.name}.yaml")
+    if validation_file(study).exists():
+        shutil.copy(validation_file(study), folder / "validation.csv")
     (folder / "notebooks").mkdir()
     for name in parts:
         for part in ("figures", "tables", "claims.csv"):
@@ -82,6 +84,11 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
         _copy_notebook(
             made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images
         )
+
+
+def validation_file(study: Study) -> Path:
+    """What was tried on held-out training identities before the params were as they are, see scripts/validate.py."""
+    return study.root / "params" / f"{study.name}.validation.csv"
 
 
 def publish(study: Study) -> Path:

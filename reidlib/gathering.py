@@ -56,6 +56,12 @@ def cost_rows(study: Study, configuration: str = "") -> pd.DataFrame:
     return table.assign(**place)[COLUMNS].reset_index(drop=True)
 
 
+def tried(study: Study) -> pd.DataFrame:
+    """What was tried on held-out training identities, params/<study>.validation.csv: a row a run; empty where nothing was."""
+    file = study.root / "params" / f"{study.name}.validation.csv"
+    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["dataset", "method", "setting", "mAP"])
+
+
 def gather(study: Study) -> Results:
     """Every number of the study, of finished units alone.
 
