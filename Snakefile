@@ -131,7 +131,7 @@ rule ablations:
 
 rule cross_domain:
     input:
-        lambda w: expand(rules.distillation.output, study=w.study, dataset=STUDIES[w.study].params.datasets),
+        lambda w: expand(rules.distillation.output, study=w.study, dataset=agenda.trained(STUDIES[w.study].params)),
         notebook="notebooks/06_cross_domain.ipynb",
     output:
         executed("06_cross_domain"),

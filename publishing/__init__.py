@@ -18,7 +18,7 @@ import nbformat
 from PIL import Image
 
 from publishing import pages
-from reidlib import results
+from reidlib import agenda, results
 from reidlib.content import digest, write_atomically
 from reidlib.gathering import gather
 from reidlib.sources import reached, reached_from
@@ -29,7 +29,7 @@ SITE = "report"  # of `make report`, not published
 
 def notebooks(study: Study) -> list[str]:
     """The executed notebooks that belong to a study, by name, in reading order."""
-    experts, datasets = study.params.experts, study.params.datasets
+    experts, datasets = study.params.experts, agenda.trained(study.params)
     return ["01_data", *(f"02_experts-{name}" for name in experts), *(f"03_moe-{name}" for name in datasets),
             *(f"04_distillation-{name}" for name in datasets), "05_ablations", "06_cross_domain", "07_efficiency",
             "08_report"]  # fmt: skip
@@ -71,6 +71,8 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
                              f"run make study STUDY={study.name}")  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
     results.write(found, folder, study.root / "params" / f"{study.name}.yaml")
+    if validation_file(study).exists():
+        shutil.copy(validation_file(study), folder / "validation.csv")
     (folder / "notebooks").mkdir()
     for name in parts:
         for part in ("figures", "tables", "claims.csv"):
@@ -82,6 +84,11 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
         _copy_notebook(
             made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images
         )
+
+
+def validation_file(study: Study) -> Path:
+    """What was tried on held-out training identities before the params were as they are, see scripts/validate.py."""
+    return study.root / "params" / f"{study.name}.validation.csv"
 
 
 def publish(study: Study) -> Path:

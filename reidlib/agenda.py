@@ -20,6 +20,11 @@ class Evaluated(NamedTuple):
         return "|".join(map(str, self))
 
 
+def trained(params: StudyParams) -> list[str]:
+    """The data sets that methods are trained on; all are tested on."""
+    return [name for name, spec in params.datasets.items() if not spec.test_only]
+
+
 def methods(params: StudyParams) -> list[str]:
     """Every method of the study, baselines first."""
     experts = [Expert(name=name) for name in params.experts]
@@ -49,7 +54,7 @@ def overruled(params: StudyParams) -> list[str]:
 
 def mixed(params: StudyParams) -> str | None:
     """The name of all data sets at once, where the study trains on them."""
-    return "+".join(params.datasets) if params.mixed else None
+    return "+".join(trained(params)) if params.mixed else None
 
 
 def mixed_methods(params: StudyParams) -> list[str]:
@@ -60,7 +65,7 @@ def mixed_methods(params: StudyParams) -> list[str]:
 
 def ablated(params: StudyParams) -> list[str]:
     """The data sets that the variants are trained on."""
-    return params.ablations.datasets if params.ablations else list(params.datasets)
+    return params.ablations.datasets if params.ablations else trained(params)
 
 
 def measured(params: StudyParams) -> list[str]:
@@ -79,11 +84,11 @@ def evaluations(params: StudyParams) -> Iterator[Evaluated]:
     datasets, seeds = list(params.datasets), params.seeds
     for method in methods(params):
         if method == "pixels":
-            yield from (Evaluated(method, dataset, dataset, seeds[0]) for dataset in datasets)
+            yield from (Evaluated(method, dataset, dataset, seeds[0]) for dataset in trained(params))
         else:
-            yield from (Evaluated(method, train, test, s) for train in datasets for test in datasets for s in seeds)
+            yield from (Evaluated(method, train, test, s) for train in trained(params) for test in datasets for s in seeds)
     for method in overruled(params):
-        yield from (Evaluated(method, dataset, dataset, s) for dataset in datasets for s in seeds)
+        yield from (Evaluated(method, dataset, dataset, s) for dataset in trained(params) for s in seeds)
     for method in (variant for found in variants(params).values() for variant in found):
         yield from (Evaluated(method, dataset, dataset, s) for dataset in ablated(params) for s in seeds)
     for method in mixed_methods(params):

@@ -25,7 +25,8 @@ def _device(study: Study) -> list[str]:
 
 def _data(study: Study) -> list[str]:
     found = []
-    for name in [*study.params.datasets, *filter(None, [agenda.mixed(study.params)])]:
+    trained = [*agenda.trained(study.params), agenda.mixed(study.params)]
+    for name in dict.fromkeys([*study.params.datasets, *filter(None, trained)]):
         try:
             for part in ("train", "query", "gallery"):
                 if "+" not in name or part == "train":
@@ -35,7 +36,7 @@ def _data(study: Study) -> list[str]:
             found += [f"data set '{name}': {error}"] if "+" not in name else []
             continue
         for place, recipe in _recipes(study).items():
-            if recipe.p > identities:
+            if name in trained and recipe.p > identities:
                 found.append(f"{place}.recipe.p is {recipe.p}, but data set '{name}' has {identities} training identities")
     return found
 

@@ -30,7 +30,7 @@ def accuracy(
     """
     wanted = []
     for method in methods:
-        for train in datasets or study.params.datasets:
+        for train in datasets or agenda.trained(study.params):
             for target in study.params.datasets if across else [test or train]:
                 if method != "pixels":
                     wanted += [Evaluated(method, train, target, seed) for seed in study.params.seeds]
@@ -54,6 +54,12 @@ def cost_rows(study: Study, configuration: str = "") -> pd.DataFrame:
     dataset = agenda.ablated(study.params)[0]
     place = {"study": study.name, "train_dataset": dataset, "test_dataset": dataset, "seed": study.params.seeds[0]}
     return table.assign(**place)[COLUMNS].reset_index(drop=True)
+
+
+def tried(study: Study) -> pd.DataFrame:
+    """What was tried on held-out training identities, params/<study>.validation.csv: a row a run; empty where nothing was."""
+    file = study.root / "params" / f"{study.name}.validation.csv"
+    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["dataset", "method", "setting", "mAP"])
 
 
 def gather(study: Study) -> Results:

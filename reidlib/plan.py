@@ -40,8 +40,8 @@ class Plan:
 
         for wanted in agenda.evaluations(self.params):
             add(self.evaluation(*wanted))
-        for name in self.params.datasets:
-            for part in ("train", "query", "gallery"):
+        for name, spec in self.params.datasets.items():
+            for part in ("query", "gallery", *["train"] * (not spec.test_only)):
                 add(self.pixels(name, part))
         for configuration in self.configurations:
             add(self.costs(configuration))

@@ -6,12 +6,13 @@ import shutil
 import nbformat
 import numpy as np
 import pandas as pd
-import publishing
 import pytest
 import tiny
 
-from reidlib import agenda, results
+import publishing
+from reidlib import agenda, gathering, results
 from reidlib.gathering import accuracy, evaluations, gather
+from reidlib.params import ParamsError
 from reidlib.study import open_study
 
 
@@ -147,3 +148,30 @@ def test_a_notebooks_state_follows_its_code_the_params_and_the_units_and_no_word
     assert publishing.state(open_study(project, ["student.recipe.lr=0.5"]), name) != before
     assert publishing.state(open_study(project, ["title=Another"]), name) != before
     assert publishing.state(open_study(project), name) == before
+
+
+def test_what_was_tried_is_shown_and_published_with_the_results(project):
+    study = open_study(project)
+    file = publishing.validation_file(study)
+    tried = pd.DataFrame([{"dataset": "vehicles", "method": "student", "setting": "student.recipe.lr=0.1", "mAP": 0.5}])
+    tried.to_csv(file, index=False)
+    try:
+        execute(study)
+        published = publishing.publish(study) / "validation.csv"
+        assert published.read_text() == file.read_text() and gathering.tried(study).equals(tried)
+    finally:
+        file.unlink()
+    assert gathering.tried(study).empty
+
+
+def test_nothing_is_trained_on_a_set_for_testing_alone(tmp_path):
+    changes = {"datasets.people.test_only": True, "mixed": False}
+    study = open_study(tiny.write(tmp_path, "crossed", changes))
+    assert {of.train for of in agenda.evaluations(study.params)} == {"vehicles"}
+    assert {of.test for of in agenda.evaluations(study.params) if of.method != "pixels"} == {"vehicles", "people"}
+    units = study.plan.units()
+    assert "pixels people query" in units and "pixels people train" not in units
+    assert "03_moe-vehicles" in publishing.notebooks(study) and "03_moe-people" not in publishing.notebooks(study)
+    for wrong in ({"mixed": True}, {"ablations.datasets": ["people"]}, {"datasets.vehicles.test_only": True}):
+        with pytest.raises(ParamsError, match="to train on|is trained on"):
+            open_study(tiny.write(tmp_path, "wrong", changes | wrong))

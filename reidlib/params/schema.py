@@ -47,6 +47,7 @@ class DatasetParams(Strict):
     table: str | None = Field(None, description="of the layout csv: its table, absolute or below the project's folder")
     builtin: Builtin | None = None
     title: str | None = Field(None, description="the name to print, where it differs from the key")
+    test_only: bool = Field(False, description="nothing is trained on it; methods trained elsewhere are tested on it")
 
     @model_validator(mode="after")
     def one_source(self):
@@ -264,8 +265,12 @@ class StudyParams(Strict):
             for name in self.ablations.datasets:
                 if name not in self.datasets:
                     raise ValueError(f"ablations.datasets: no data set '{name}'{nearest(name, list(self.datasets))}")
-        if self.mixed and len(self.datasets) < 2:
-            raise ValueError("mixed: true wants two data sets or more")
+        trained = [name for name, spec in self.datasets.items() if not spec.test_only]
+        if len(trained) < 1 + self.mixed:
+            wanted = "two data sets or more" if self.mixed else "a data set"
+            raise ValueError(f"{'mixed: true' if self.mixed else 'a study'} wants {wanted} to train on")
+        if self.ablations is not None and (untrained := [name for name in self.ablations.datasets if name not in trained]):
+            raise ValueError(f"ablations.datasets: nothing is trained on '{untrained[0]}', which is test_only")
         miniatures = [name for name, e in self.experts.items() if e.encoder.miniature is not None]
         if miniatures and self.pretraining is None:
             raise ValueError(f"experts.{miniatures[0]} is a miniature, so 'pretraining' must say how it is pretrained")
