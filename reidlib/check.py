@@ -35,31 +35,20 @@ def _data(study: Study) -> list[str]:
         except (DataError, ValueError) as error:
             found += [f"data set '{name}': {error}"] if "+" not in name else []
             continue
-        for place, recipe in _recipes(study).items():
+        for place, recipe in study.params.recipes.items():
             if name in trained and recipe.p > identities:
                 found.append(f"{place}.recipe.p is {recipe.p}, but data set '{name}' has {identities} training identities")
     return found
 
 
-def _recipes(study: Study) -> dict:
-    wanted = {f"experts.{name}": expert.recipe for name, expert in study.params.experts.items()}
-    wanted |= {"moe": study.params.moe.recipe, "student": study.params.student.recipe}
-    return wanted | ({"moe.router": study.params.moe.router.recipe} if study.params.moe.router else {})
-
-
 def _networks(study: Study) -> list[str]:
-    recipes, wanted = _recipes(study), {f"experts.{name}": expert.encoder for name, expert in study.params.experts.items()}
-    wanted["student"] = study.params.student.encoder
-    if study.params.moe.router:
-        wanted["moe.router"] = study.params.moe.router.encoder
-    if study.params.ablations:
-        wanted |= {f"ablations.sizes.{name}": encoder for name, encoder in study.params.ablations.sizes.items()}
+    recipes = study.params.recipes
     found, size = [], next(iter(study.params.datasets.values())).size
-    for place, encoder in wanted.items():
+    for place, encoder in study.params.encoders.items():
         try:
             network = build(encoder, encoder.size or size, study.plan.weights_root)
             network.layers()
-            for stage in recipes[place].stages if place in recipes else recipes["student"].stages:
+            for stage in recipes.get(place, recipes["student"]).stages:
                 network.size = stage.size
                 network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -6,10 +6,10 @@ import shutil
 import nbformat
 import numpy as np
 import pandas as pd
-import publishing
 import pytest
 import tiny
 
+import publishing
 from reidlib import agenda, results
 from reidlib.gathering import accuracy, evaluations, gather
 from reidlib.study import open_study
