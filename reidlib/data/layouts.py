@@ -10,7 +10,6 @@ A new layout is a function and a name, from wherever it is written:
 It may return a Dataset instead, with notes and problems of its own. Either is checked as the others are.
 """
 
-import difflib
 import inspect
 import os
 import re
@@ -23,6 +22,7 @@ import pandas as pd
 from reidlib.data.checks import check
 from reidlib.data.csv_table import read_csv
 from reidlib.data.dataset import SPLITS, DataError, Dataset, first_five
+from reidlib.params import nearest
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ def load(name: str, root: str | Path, **options) -> Dataset:
     Raises ValueError for an unknown name or option, and DataError, listing all that is wrong, for unusable data.
     """
     if name not in LAYOUTS:
-        near = difflib.get_close_matches(name.lower().replace("-", ""), LAYOUTS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(LAYOUTS)}."
-        raise ValueError(f"No data set layout is called {name!r}: {hint}")
+        raise ValueError(f"No data set layout is called {name!r}{nearest(name.lower(), list(LAYOUTS))}")
     read, root = LAYOUTS[name], Path(root).expanduser().absolute()
     try:
         inspect.signature(read).bind(root, **options)
