@@ -1,19 +1,17 @@
 """What methods answer to single queries: the first of the gallery, right or wrong, for a look at it."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from reidlib.retrieval import EmbeddingSet
 from reidlib.retrieval.evaluation import JUNK, distance_blocks
-
-if TYPE_CHECKING:  # a study is only asked, not made
-    from reidlib.study import Study
+from reidlib.study import Study
 
 
 def retrieval_examples(
-    study: "Study", method: str, dataset: str, seed: int, rows: int = 5, k: int = 8
+    study: Study, method: str, dataset: str, seed: int, rows: int = 5, k: int = 8
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
     """Queries spread evenly over their ranking by AP, worst to best, and what each finds: for `ranked_lists`.
 
@@ -42,7 +40,7 @@ class Disagreement(NamedTuple):
 
 
 def comparison_lists(
-    study: "Study", student: str, teacher: str, dataset: str, seed: int, rows: int = 4, k: int = 6
+    study: Study, student: str, teacher: str, dataset: str, seed: int, rows: int = 4, k: int = 6
 ) -> Disagreement:
     """Queries where the first answer of the method `student` is wrong and that of `teacher` right.
 
@@ -72,7 +70,7 @@ def _spread(ap: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _ranked(
-    study: "Study", method: str, dataset: str, seed: int, places: np.ndarray, k: int
+    study: Study, method: str, dataset: str, seed: int, places: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first k of the gallery, without what the protocol ignores, for the queries at `places`; whether correct."""
     query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))

@@ -13,26 +13,23 @@ from pylatexenc.latexencode import UnicodeToLatexEncoder
 
 from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, falls, gain, kd_variants
 from reidlib.methods import TAUGHT, Expert, Moe, label, parse, taught_by
-from reidlib.results import Results, clip, configured, costs, datasets, evaluated, pairs, select, summary, title
+from reidlib.results import Results, at_home, clip, configured, costs, datasets, evaluated, select, summary, title
 
 
 def main_table(
     results: pd.DataFrame, methods: Sequence[str] | None = None,
-    metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"), across: bool = False,
+    metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"),
 ) -> pd.DataFrame:  # fmt: skip
     """A row a method; columns (data set, metric) in percent as "75.2 ± 1.1", the 95 % interval over the seeds.
 
     methods: these, in this order; None: all but variants.
-    across: also the methods tested on another data set than their training's, as "a → b".
     """
-    rows = pairs(summary(results), across)
-    names = list(dict.fromkeys(rows["pair"]))
-    rows = select(rows, methods)[lambda t: t["metric"].isin(metrics)]
+    rows = select(at_home(summary(results)), methods)[lambda t: t["metric"].isin(metrics)]
     methods = list(rows["method"].unique()) if methods is None else methods
     half = 100 * (rows["high"] - rows["mean"])
     text = [f"{100 * m:.1f}" + ("" if np.isnan(h) else f" ± {h:.1f}") for m, h in zip(rows["mean"], half)]
-    table = rows.assign(text=text).pivot(index="method", columns=["pair", "metric"], values="text")
-    present = [(pair, metric) for pair in names for metric in metrics if (pair, metric) in table]
+    table = rows.assign(text=text).pivot(index="method", columns=["train_dataset", "metric"], values="text")
+    present = [(dataset, metric) for dataset in datasets(results) for metric in metrics if (dataset, metric) in table]
     table = table.loc[[m for m in methods if m in table.index], present].fillna("")
     return table.rename(index=label).rename_axis(index=None, columns=[None, None])
 
@@ -174,9 +171,7 @@ def digits(value: float) -> float:
 # as files
 
 
-def write_table(
-    results: Results, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True
-) -> pd.DataFrame:  # fmt: skip
+def write_table(results: Results, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True) -> pd.DataFrame:
     """tables/<name>.csv, .md and .tex in `results.output`, the latter two with caption and the study's note; -> `table`.
 
     An empty table is not written, and a former one by its name is removed.

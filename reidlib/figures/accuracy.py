@@ -11,38 +11,31 @@ from matplotlib.lines import Line2D
 
 from reidlib.figures.style import INK, WIDTH, colour, line_styles, method_axis, styled
 from reidlib.methods import label, parse
-from reidlib.results import pairs, select, summary
+from reidlib.results import at_home, select, summary
 
 
 @styled
-def accuracy_bars(
-    table: pd.DataFrame, metric: str = "mAP", across: bool = False, methods: Sequence[str] | None = None
-) -> Figure:
+def accuracy_bars(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[str] | None = None) -> Figure:
     """A panel a data set, a bar a method: mean and 95 % interval over the seeds; every seed a dot.
 
-    table: of `results.summary`, or the results themselves, which have the seeds' values.
-    across: also the methods tested on another data set than their training's.
     methods: only these; None: all but variants ("student/size=small").
     """
-    table = select(table, methods)
-    rows = pairs(_rows(table)[lambda t: t["metric"] == metric], across)
-    shown, panels = list(rows["method"].unique()), rows["pair"].unique()
+    seeds = at_home(select(results, methods)[lambda t: t["metric"] == metric])
+    rows = summary(seeds)
+    shown, panels = list(rows["method"].unique()), rows["test_dataset"].unique()
     size = (max(5.0, 1.9 + 2.9 * len(panels)), 0.8 + 0.27 * len(shown))
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
     longest = 0
     for axes, panel in zip(grid[0], panels):
-        own = rows[rows["pair"] == panel].set_index("method")
+        own = rows[rows["test_dataset"] == panel].set_index("method")
         places = [shown.index(method) for method in own.index]
         mean, low, high = (100 * own[c].to_numpy() for c in ("mean", "low", "high"))
         axes.barh(places, mean, height=0.72, color=[colour(m) for m in own.index], alpha=0.75)
         whiskers = np.nan_to_num([mean - np.maximum(low, 0), high - mean])
         axes.errorbar(mean, places, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
-        tip = mean + whiskers[1]
-        if "value" in table:
-            seeds = pairs(table[table["metric"] == metric], across).query("pair == @panel")
-            for method, value in zip(seeds["method"], 100 * seeds["value"]):
-                axes.plot(value, shown.index(method), "o", ms=3, mfc="white", mec=INK, mew=0.8)
-            tip = np.maximum(tip, 100 * seeds.groupby("method")["value"].max()[own.index].to_numpy())
+        dots = seeds[seeds["test_dataset"] == panel]
+        axes.plot(100 * dots["value"], list(map(shown.index, dots["method"])), "o", ms=3, mfc="white", mec=INK, mew=0.8)
+        tip = np.maximum(mean + whiskers[1], 100 * dots.groupby("method")["value"].max()[own.index].to_numpy())
         for place, value, end in zip(places, mean, tip):
             axes.annotate(f"{value:.1f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
         longest = max(longest, tip.max())
@@ -157,10 +150,6 @@ def cmc_curves(curves: dict[str, np.ndarray], title: str, ranks: int = 20) -> Fi
     axes.set_xticks([1, *range(5, ranks + 1, 5)])
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3.2)
     return figure
-
-
-def _rows(table: pd.DataFrame) -> pd.DataFrame:
-    return summary(table) if "value" in table else table
 
 
 def _change(changes: dict[str, str]) -> str:
