@@ -79,9 +79,8 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
                 shutil.copytree(source, folder / part, dirs_exist_ok=True)
             elif source.exists():
                 shutil.copy(source, folder / part)
-        _copy_notebook(
-            made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images
-        )
+        file = f"{name}.ipynb"
+        _copy_notebook(made(study, name) / file, folder / "notebooks" / file, study.params.publish_images)
 
 
 def publish(study: Study) -> Path:

@@ -14,13 +14,18 @@ def problems(study: Study) -> list[str]:
     Data sets are opened, hashed and decoded (which is kept, so that it costs nothing later), every network is built with
     its pretrained weights, recipes are held against the data, and the device is asked for.
     """
-    return [*_device(study), *_data(study), *_networks(study), *_paper(study)] or _plan(study)
-
-
-def _device(study: Study) -> list[str]:
+    found = [*_data(study), *_networks(study)]
     if study.params.device == "cuda" and not torch.cuda.is_available():
-        return ["device: cuda, but torch finds no GPU here; set device to auto or cpu"]
-    return []
+        found.append("device: cuda, but torch finds no GPU here; set device to auto or cpu")
+    try:
+        study.plan.costs("paper") if study.params.profiling.paper else None
+    except params.ParamsError as error:
+        found.append(f"profiling.paper: {error}")
+    try:  # what else keeps the study from knowing what it has to make
+        found or study.plan.units()
+    except (DataError, WeightsError, ValueError) as error:
+        found.append(str(error))
+    return found
 
 
 def _data(study: Study) -> list[str]:
@@ -54,20 +59,3 @@ def _networks(study: Study) -> list[str]:
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             found.append(f"{place}: {error}")
     return found
-
-
-def _paper(study: Study) -> list[str]:
-    try:
-        study.plan.costs("paper") if study.params.profiling.paper else None
-    except params.ParamsError as error:
-        return [f"profiling.paper: {error}"]
-    return []
-
-
-def _plan(study: Study) -> list[str]:
-    """What else keeps the study from knowing what it has to make."""
-    try:
-        study.plan.units()
-    except (DataError, WeightsError, ValueError) as error:
-        return [str(error)]
-    return []

@@ -22,7 +22,6 @@ def read_csv(root: Path, table: str | Path | None = None) -> Dataset:
     pid -1 is junk. There is no distractor here: where a table has an identity 0, all identities become one higher.
     Raises DataError where there is no such table; what is wrong in it is left in the Dataset's `problems`.
     """
-    root = Path(root).expanduser().absolute()
     root, table = _find(root, table)
     try:
         # index_col: the first column is no index where each row has a comma more than the header

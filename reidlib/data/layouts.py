@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -36,7 +37,7 @@ class Folders:
     source: str
 
 
-MARKET1501 = Folders(
+MARKET1501 = Folders(  # Zheng et al. 2015
     title="Market-1501",
     folder="Market-1501-v15.09.15",
     folders={"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
@@ -74,23 +75,11 @@ def load(name: str, root: str | Path, **options) -> Dataset:
     return check(dataset if isinstance(dataset, Dataset) else Dataset(name, root, *dataset))
 
 
-def read_market1501(root: Path) -> Dataset:
-    """Market-1501 (Zheng et al. 2015), or what is laid out as it is."""
-    return _read_folders(MARKET1501, root)
-
-
 def read_veri776(root: Path) -> Dataset:
     """VeRi-776 (Liu et al. 2016), with the columns type and color where its labels give them."""
     dataset = _read_folders(VERI776, root)
     _add_labels(dataset)
     return dataset
-
-
-LAYOUTS: dict[str, Callable[..., Dataset]] = {
-    "market1501": read_market1501,
-    "veri776": read_veri776,
-    "csv": read_csv,
-}
 
 
 def _read_folders(layout: Folders, root: Path) -> Dataset:
@@ -175,3 +164,8 @@ def _text(file: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("gb18030", errors="replace")
+
+
+LAYOUTS: dict[str, Callable[..., Dataset]] = {
+    "market1501": partial(_read_folders, MARKET1501), "veri776": read_veri776, "csv": read_csv,
+}  # fmt: skip
