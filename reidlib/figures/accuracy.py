@@ -55,7 +55,8 @@ def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
     shown, panels = list(differences["method"].unique()), differences["dataset"].unique()
     changes, bases = [parse(method).changes() for method in shown], {parse(method).base for method in shown}
     same = len(bases) == 1 and all(changes)  # then the variant alone is name enough
-    names = [_change(change) for change in changes] if same else [label(method) for method in shown]
+    told = [", ".join(f"{what} = {value.replace('+', ' + ')}" for what, value in change.items()) for change in changes]
+    names = told if same else [label(method) for method in shown]
     to = f"to {label(bases.pop())}" if same else "to the base"
     size = (min(WIDTH, 2.6 + 2.6 * len(panels)), 1.2 + 0.27 * len(shown) + 0.25 * bool(title))
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -150,7 +151,3 @@ def cmc_curves(curves: dict[str, np.ndarray], title: str, ranks: int = 20) -> Fi
     axes.set_xticks([1, *range(5, ranks + 1, 5)])
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3.2)
     return figure
-
-
-def _change(changes: dict[str, str]) -> str:
-    return ", ".join(f"{what} = {value.replace('+', ' + ')}" for what, value in changes.items())
