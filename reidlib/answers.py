@@ -15,9 +15,8 @@ def retrieval_examples(
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
     """Queries spread evenly over their ranking by AP, worst to best, and what each finds: for `ranked_lists`.
 
-    Returns:
-        The queries' rows with a column ap, the gallery's frame, order (int [rows, k], places in the gallery, without
-        what the protocol ignores), correct (bool [rows, k]).
+    Returns the queries' rows with a column ap, the gallery's frame, order (int [rows, k], places in the gallery, without
+    what the protocol ignores), correct (bool [rows, k]).
     """
     found = study.evaluate(method, dataset, seed)
     examples = _spread(found.ap, rows)

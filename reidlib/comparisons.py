@@ -76,14 +76,11 @@ def differences(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[
 
 
 def falls(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None) -> pd.DataFrame:
-    """What each method loses on a data set it was not trained on.
+    """What each method (None: all that were tested so) loses on a data set it was not trained on.
 
-    methods: only these; None: all that were tested so.
-
-    Returns:
-        A row for each method, train, test; columns mAP (fraction), and with "_low" and "_high" each: points, what it is
-        below the same method trained on `test`; relative, the same as a share of the latter; own, what it is below its
-        own mAP on `train` (NaN after mixed training).
+    Returns a row for each method, train, test; columns mAP (fraction), and with "_low" and "_high" each: points, what it is
+    below the same method trained on `test`; relative, the same as a share of the latter; own, what it is below its own mAP
+    on `train` (NaN after mixed training).
     """
     lines = []
     across = rows[(rows["train_dataset"] != rows["test_dataset"]) & (rows["metric"] == "mAP")]

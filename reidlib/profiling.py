@@ -40,12 +40,9 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
 
     The models take turns, A B C A B C, so that whatever else the machine does falls on all of them alike.
 
-    Args:
-        models: by method; they are left as they are.
-        pictures: uint8 [N, 3, h, w]; repeated where they don't fill a batch.
-        runs: timed runs of each model, after a warm-up.
-    Returns:
-        Columns method, metric, value, spread: the interquartile range over the runs, NaN where nothing varies.
+    models: by method; they are left as they are. pictures: uint8 [N, 3, h, w]; repeated where they don't fill a batch.
+    runs: timed runs of each model, after a warm-up.
+    Returns columns method, metric, value, spread: the interquartile range over the runs, NaN where nothing varies.
     """
     accelerator = machine.accelerator()
     device = accelerator.device

@@ -50,9 +50,9 @@ def resamples(
         identities: by test set, whose each query is, int [n_queries]; where it says nothing, each is its own.
     Returns:
         The statistic of the mAPs as they are, and of each resample, float [n].
-    Raises:
-        ValueError: seeds or queries don't match, there are fewer than 2 queries or identities, a value isn't finite, or n
-            is impossible.
+
+    Raises ValueError where seeds or queries don't match, there are fewer than 2 queries or identities, a value isn't
+    finite, or n is impossible.
     """
     aps = [np.asarray(ap, float) for ap in aps]
     if n < 2:

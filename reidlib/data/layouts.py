@@ -56,11 +56,8 @@ VERI776 = Folders(
 def load(name: str, root: str | Path, **options) -> Dataset:
     """Reads the data set laid out as `name` (a key of LAYOUTS) from `root`, and checks it.
 
-    Args:
-        name: "market1501", "veri776" or "csv", or what else LAYOUTS has.
-        root: for the first two the published folder, the folder that holds it, or any folder with the published
-            sub-folders; for "csv" see `read_csv`.
-        options: what the layout's function takes beside `root`; "csv" takes `table`.
+    root: for "market1501" and "veri776" the published folder, the folder that holds it, or any folder with the published
+    sub-folders; for "csv" see `read_csv`. options: what the layout's function takes beside `root`; "csv" takes `table`.
 
     Raises ValueError for an unknown name or option, and DataError, listing all that is wrong, for unusable data.
     """

@@ -44,13 +44,10 @@ def find(study: str | Path) -> Path:
 
 
 def load(study: str | Path, overrides: Sequence[str] = ()) -> StudyParams:
-    """Read and check a params file.
+    """Read and check a params file, see `find`.
 
-    Args:
-        study: path of the file, see `find`.
-        overrides: "a.b.c=value" each, value in YAML, as `student.recipe.lr=0.001`.
-    Raises:
-        ParamsError: in one message, all that is wrong with the file.
+    overrides: "a.b.c=value" each, value in YAML, as `student.recipe.lr=0.001`.
+    Raises ParamsError: in one message, all that is wrong with the file.
     """
     path = find(study)
     try:
