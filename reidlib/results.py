@@ -7,7 +7,6 @@ All that is shown (tables, figures, claims, the report) is made of a `Results`, 
 `evaluations` (AP of each query, CMC): neither data nor networks are needed, nor the study that made them.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from reidlib import params
 from reidlib.content import differences, output_folder
+from reidlib.data.hashes import file_hashes
 from reidlib.methods import Expert, Method, label, parse
 from reidlib.params import StudyParams
 from reidlib.stats import seed_interval
@@ -60,7 +60,7 @@ def write(results: Results, folder: Path, params_file: Path) -> None:
     results.rows[COLUMNS].to_csv(folder / "results.csv", index=False)
     save_file(results.evaluations, folder / "evaluations.safetensors")
     (folder / "params.yaml").write_bytes(params_file.read_bytes())
-    record = results.provenance | {"files": {name: _sha256(folder / name) for name in FILES}}
+    record = results.provenance | {"files": _hashes(folder)}
     (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -83,8 +83,8 @@ def read(folder: Path, output: Path | None = None, params_file: Path | None = No
             raise ValueError(f"{folder} has no {name}: run `make study STUDY={folder.name}` first")
     provenance = json.loads((folder / "provenance.json").read_text())
     study, published = provenance["study"], params.load((folder / "params.yaml").resolve())
-    hashes = provenance.get("files", {})
-    marks = [f"{name} was edited after it was published" for name in FILES if _sha256(folder / name) != hashes.get(name)]
+    was, hashes = provenance.get("files", {}), _hashes(folder)
+    marks = [f"{name} was edited after it was published" for name in FILES if hashes[name] != was.get(name)]
     marks += _changed_since(published, params_file)
     rows = pd.read_csv(folder / "results.csv", converters={"value": float})  # pandas' own parser may round
     evaluations = load_file(folder / "evaluations.safetensors")
@@ -115,8 +115,8 @@ def _changed_since(published: StudyParams, file: Path | None) -> list[str]:
     return [f"{name} has changed since: {', '.join(changes)}"] if changes else []
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _hashes(folder: Path) -> dict[str, str]:
+    return dict(zip(FILES, file_hashes([folder / name for name in FILES])))
 
 
 # what it was made of

@@ -8,7 +8,7 @@ from pydantic import (
 )  # fmt: skip
 
 Size = tuple[PositiveInt, PositiveInt]
-Fraction = float
+Fraction = Annotated[float, Field(ge=0, le=1)]
 # YAML reads a bare no as false
 Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
 Weight = Annotated[float, Field(ge=0)]  # of a term
@@ -72,10 +72,10 @@ class EncoderParams(Strict):
 class Augmentation(Strict):
     """Whole-tensor augmentation of training pictures."""
 
-    flip: Fraction = Field(0.5, ge=0, le=1)
+    flip: Fraction = 0.5
     pad: int = Field(4, ge=0, description="pixels of padding before the random crop")
-    erase: Fraction = Field(0.5, ge=0, le=1, description="probability of random erasing")
-    jitter: float = Field(0.0, ge=0, le=1, description="strength of brightness and contrast changes")
+    erase: Fraction = Field(0.5, description="probability of random erasing")
+    jitter: Fraction = Field(0.0, description="strength of brightness and contrast changes")
 
 
 class Stage(Strict):
@@ -95,7 +95,7 @@ class Recipe(Strict):
     weight_decay: float = Field(1e-4, ge=0)
     warmup: float = Field(1.0, ge=0, description="epochs of linear warm-up; cosine to zero afterwards")
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate factor from each layer to the one below")
-    frozen: Fraction = Field(0.0, ge=0, le=1, description="share of the encoder's layers, input first, not trained")
+    frozen: Fraction = Field(0.0, description="share of the encoder's layers, input first, not trained")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     margin: float | None = Field(0.3, gt=0, description="triplet margin; null: soft margin")
     triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
