@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pylatexenc.latexencode import UnicodeToLatexEncoder
 
-from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, falls, gain, kd_variants
+from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, gain, kd_variants
 from reidlib.methods import TAUGHT, Expert, Moe, label, parse, taught_by
 from reidlib.results import Results, at_home, clip, configured, costs, datasets, evaluated, select, summary, title
 
@@ -132,19 +132,24 @@ def _with_costs(table: pd.DataFrame, rows: pd.DataFrame, methods: Sequence[str])
     return table
 
 
-def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None) -> pd.DataFrame:
+def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
     """Each method on data sets it wasn't trained on: its mAP there and, with intervals, its fall.
 
     The fall is against the same method trained on that data set, in points and relative, and against its own mAP on the
     data set it was trained on. After training on several at once ("a+b") it is what that costs (or, negative, gives).
     """
-    lines = []
-    for _, line in falls(rows, evaluations, methods).iterrows():
-        home = by_seed(rows, line["method"], line["test"], line["test"])
-        there = by_seed(rows, line["method"], line["train"], line["test"])
-        falls_by = ("points", "relative", "own")
-        texts = [_points([line[f"{fall}{end}"] for end in ("", "_low", "_high")]) for fall in falls_by]
-        lines.append((label(line["method"]), line["train"], line["test"], _percent(there), _percent(home), *texts))
+    lines, keys = [], ["method", "train_dataset", "test_dataset"]
+    across = rows[(rows["train_dataset"] != rows["test_dataset"]) & (rows["metric"] == "mAP")]
+    for method, train, test in across[keys].drop_duplicates().itertuples(index=False):
+        there, target, home = (method, train, test), (method, test, test), (method, train, train)
+        falls = [
+            compare(rows, evaluations, lambda mAP, target: target - mAP, [there, target]),
+            compare(rows, evaluations, lambda mAP, target: 1 - mAP / target, [there, target]),
+            compare(rows, evaluations, lambda mAP, home: home - mAP, [there, home]),
+        ]
+        if falls[0] is not None:
+            values = (_percent(by_seed(rows, *cell)) for cell in (there, target))
+            lines.append((label(method), train, test, *values, *map(_points, falls)))
     columns = ["method", "trained on", "tested on", "mAP (%)", "trained on the target (%)", "fall (points)", "fall (%)",
                "fall from its own test set (points)"]  # fmt: skip
     return pd.DataFrame(lines, columns=columns).set_index("method").rename_axis(index=None)
