@@ -40,9 +40,15 @@ def accuracy(
 
 def evaluations(study: Study, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     """What `comparisons` need of the evaluations in `rows`, see `results.Results`: AP of each query, whose it is, CMC."""
-    what = ["method", "train_dataset", "test_dataset", "seed"]
-    wanted = rows[rows["metric"] == "mAP"][what].drop_duplicates().itertuples(index=False, name=None)
-    return _evaluations(study, [Evaluated(*names, int(seed)) for *names, seed in wanted])
+    found = {}
+    for *names, seed in rows.loc[rows["metric"] == "mAP", COLUMNS[1:5]].drop_duplicates().itertuples(index=False):
+        of = Evaluated(*names, int(seed))
+        evaluation = study.evaluate(of.method, of.train, of.seed, of.test)
+        found |= {f"{of}|{name}": getattr(evaluation, name).astype(np.float32) for name in ("ap", "cmc")}
+        # whose the queries are: the same for all methods, for the protocol and not the method decides which count
+        pid = study.plan.data.frame(of.test, "query")["pid"].to_numpy()
+        found[f"{of.test}|pid"] = pid[evaluation.valid].astype(np.int32)
+    return found
 
 
 def cost_rows(study: Study, configuration: str = "") -> pd.DataFrame:
@@ -80,7 +86,7 @@ def gather(study: Study) -> Results:
     }  # fmt: skip
     order = lambda column: column.map(orders[column.name].index) if column.name in orders else column  # noqa: E731
     rows = rows.sort_values([*COLUMNS[1:6]], key=order, kind="stable")[COLUMNS].reset_index(drop=True)
-    return Results(study.name, study.params, rows, _evaluations(study, wanted), _provenance(study, wanted), study.output)
+    return Results(study.name, study.params, rows, evaluations(study, rows), _provenance(study, wanted), study.output)
 
 
 def _rows(study: Study, wanted: Sequence[Evaluated]) -> pd.DataFrame:
@@ -90,17 +96,6 @@ def _rows(study: Study, wanted: Sequence[Evaluated]) -> pd.DataFrame:
         values = [found.mAP, found.mINP, *(found.cmc[k - 1] for k in (1, 5, 10))]
         rows += [(study.name, *of, *pair) for pair in zip(ACCURACY, values)]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _evaluations(study: Study, wanted: Sequence[Evaluated]) -> dict[str, np.ndarray]:
-    found = {}
-    for of in wanted:
-        evaluation = study.evaluate(of.method, of.train, of.seed, of.test)
-        found |= {f"{of}|{name}": getattr(evaluation, name).astype(np.float32) for name in ("ap", "cmc")}
-        # whose the queries are: the same for all methods, for the protocol and not the method decides which count
-        pid = study.plan.data.frame(of.test, "query")["pid"].to_numpy()
-        found[f"{of.test}|pid"] = pid[evaluation.valid].astype(np.int32)
-    return found
 
 
 def _provenance(study: Study, wanted: Sequence[Evaluated]) -> dict:

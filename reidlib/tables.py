@@ -47,7 +47,7 @@ def efficiency_table(results: pd.DataFrame, configuration: str | None = None) ->
         "latency (ms)": table["latency_ms"], "latency IQR (ms)": table["spread"],
         "throughput (pictures/s)": table["throughput"], "memory (MB)": table["peak_memory_mb"],
         "file (MB)": table["file_mb"],
-    }).map(digits)  # fmt: skip
+    }).map("{:.4g}".format).astype(float)  # fmt: skip
     for method, name in {"moe:soft": "MoE", **{m: label(m) for m in [clip(table.index)] if m}}.items():
         for metric, heading in {"parameters": "parameters", "latency_ms": "time"}.items():
             if method in table.index:
@@ -128,7 +128,7 @@ def _with_costs(table: pd.DataFrame, rows: pd.DataFrame, methods: Sequence[str])
     scales = {"parameters (M)": ("parameters", 1e6), "MACs (G)": ("macs", 1e9), "latency (ms)": ("latency_ms", 1)}
     measured = costs(rows[rows["method"].isin(methods)]).rename(index=label)
     for name, (metric, scale) in scales.items() if len(measured) else ():
-        table["cost", name] = (measured[metric] / scale).map(digits)
+        table["cost", name] = (measured[metric] / scale).map("{:.4g}".format).astype(float)
     return table
 
 
@@ -166,11 +166,6 @@ def _points(comparison: Sequence[float] | None) -> str:
         return ""
     mean, low, high = (100 * value for value in comparison[:3])
     return f"{mean:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−")
-
-
-def digits(value: float) -> float:
-    """Four digits of it, as tables print a cost."""
-    return float(f"{value:.4g}")
 
 
 # as files

@@ -1,6 +1,7 @@
 """Figures of how well methods find what they are asked for."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -9,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reidlib.figures.style import INK, WIDTH, colour, line_styles, method_axis, styled
+from reidlib.figures.style import INK, LINES, WIDTH, colour, method_axis, styled
 from reidlib.methods import label, parse
 from reidlib.results import at_home, select, summary
 
@@ -75,7 +76,7 @@ def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
         axes.set(title=panel)
         method_axis(axes, shown)
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("\n".join(textwrap.wrap(f"difference in mAP {to} (points)", 72 // len(panels))))
+        axes.set_xlabel(textwrap.fill(f"difference in mAP {to} (points)", 72 // len(panels)))
     handles = [Line2D([], [], marker="o", ls="-", color=INK, mfc=face, mew=1.4) for face in (INK, "white")]
     style = {"loc": "outside upper center", "ncols": 2, "title": title or None, "title_fontsize": 11}
     figure.legend(handles, ["95 % interval leaves out 0", "includes 0"], **style)
@@ -118,7 +119,7 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
             weight = "bold" if trains[row] == tests[column] else "normal"
             style = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
             axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **style)
-        axes.set_title("\n".join(textwrap.wrap(label(method), 22)), fontsize=9)
+        axes.set_title(textwrap.fill(label(method), 22), fontsize=9)
         axes.set_xticks(np.arange(len(tests)) + 0.5, tests, fontsize=8, rotation=0 if len(tests) < 3 else 30)
         axes.set_yticks(np.arange(len(trains)) + 0.5, [name.replace("+", "\n+ ") for name in trains], fontsize=8)
         axes.tick_params(length=0)
@@ -142,11 +143,13 @@ def cmc_curves(curves: dict[str, np.ndarray], title: str, ranks: int = 20) -> Fi
     curves: for each method, fractions float [seeds, at least `ranks`].
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    for method, style in line_styles(list(curves)).items():
-        values = 100 * np.asarray(curves[method])[:, :ranks]
+    drawn = Counter()  # lines of each colour
+    for method, fractions in curves.items():
+        values, hue = 100 * np.asarray(fractions)[:, :ranks], colour(method)
         places = np.arange(1, values.shape[1] + 1)
-        axes.plot(places, values.mean(0), label=label(method), **style)
-        axes.fill_between(places, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(places, values.mean(0), label=label(method), color=hue, linestyle=LINES[drawn[hue] % len(LINES)])
+        axes.fill_between(places, values.min(0), values.max(0), color=hue, alpha=0.15, linewidth=0)
+        drawn[hue] += 1
     axes.set(title=title, xlabel="rank k", ylabel="queries with a match among the first k (%)", xlim=(1, ranks))
     axes.set_xticks([1, *range(5, ranks + 1, 5)])
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3.2)

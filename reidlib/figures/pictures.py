@@ -55,7 +55,7 @@ def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int 
     figure, axes = _sheet(columns, width, height * -(-len(pictures) // columns), left=0)
     for place, (picture, caption) in enumerate(zip(pictures, captions)):
         box = (place % columns * width + GAP / 2, place // columns * height, width - GAP, height - words)
-        below = {"text": "\n".join(textwrap.wrap(caption, 26)), "fontsize": 8}
+        below = {"text": textwrap.fill(caption, 26), "fontsize": 8}
         _show(axes, np.asarray(picture), box, below=below)
     return figure
 
@@ -90,8 +90,8 @@ def paired_lists(comparison: "Disagreement") -> Figure:
     Where there is no such query, the figure says so.
     """
     worse, better = map(label, comparison.lists)
-    found = f"First answer wrong by “{worse}”, right by “{better}”: {comparison.found} of {comparison.queries} queries"
-    caption = [found, f"(the other way round: {comparison.reverse})"]
+    said = f"First answer wrong by “{worse}”, right by “{better}”: {comparison.found} of {comparison.queries} queries"
+    caption = [said, f"(the other way round: {comparison.reverse})"]
     if not len(comparison.query):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.0))
         axes.set_axis_off()
@@ -107,13 +107,13 @@ def paired_lists(comparison: "Disagreement") -> Figure:
         box = (-asked - named, row * pair + WORDS, asked, 2 * line - WORDS)
         _show(axes, path, box, INK, above={"text": "query"})
         for place, (method, (order, correct, ap)) in enumerate(comparison.lists.items()):
-            name = "\n".join([*textwrap.wrap(label(method), 14), f"AP {100 * ap[row]:.0f} %"])
+            name = f"{textwrap.fill(label(method), 14)}\nAP {100 * ap[row]:.0f} %"
             for rank, (found, hit) in enumerate(zip(order[row], correct[row])):
                 box = (rank * width + GAP / 2, row * pair + place * line + WORDS, width - GAP, height)
                 words = {} if rank else {"left": {"text": name, "fontsize": 8}}
                 _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_style(rank + 1, hit), **words)
     wide = int(13 * figure.get_figwidth())
-    figure.suptitle("\n".join(line for text in caption for line in textwrap.wrap(text, wide)), fontsize=10)
+    figure.suptitle("\n".join(textwrap.fill(text, wide) for text in caption), fontsize=10)
     return figure
 
 
