@@ -76,25 +76,22 @@ def write_site(results: Results, published: Path, made: Path, site: Path) -> Pat
     from sphinx.cmd.build import build_main  # here, for it takes a second and write_readme needs it not
 
     with tempfile.TemporaryDirectory() as scratch:
-        shown, source, html = (Path(scratch) / name for name in ("shown", "source", "html"))
-        shown.mkdir()
-        ledger = made if (made / "claims.csv").is_file() else published  # with its tables: one may be gone for good
-        for folder, part in ((ledger, "tables"), (published, "figures"), (made, "figures"), (published, "notebooks")):
-            if (folder / part).is_dir():
-                shutil.copytree(folder / part, shown / part, dirs_exist_ok=True)
-        if (ledger / "claims.csv").is_file():
-            shutil.copy(ledger / "claims.csv", shown)
-        box = "\n".join(["```{warning}", *(f"* {mark}" for mark in results.marks), "```"]) if results.marks else ""
+        source, html = (Path(scratch) / name for name in ("source", "html"))
         (source / "notebooks").mkdir(parents=True)
-        if (shown / "figures").is_dir():
-            shutil.copytree(shown / "figures", source / "figures")
-        notebooks = _notebooks(shown)
+        ledger = made if (made / "claims.csv").is_file() else published  # with its tables: one may be gone for good
+        for folder, part in ((ledger, "tables"), (published, "figures"), (made, "figures")):
+            if (folder / part).is_dir():
+                shutil.copytree(folder / part, source / part, dirs_exist_ok=True)
+        if (ledger / "claims.csv").is_file():
+            shutil.copy(ledger / "claims.csv", source)
+        box = "\n".join(["```{warning}", *(f"* {mark}" for mark in results.marks), "```"]) if results.marks else ""
+        notebooks = _notebooks(published)
         for file in notebooks:
             nbformat.write(_for_readers(file, box), source / "notebooks" / file.name)
         pages = [f"notebooks/{file.stem}" for file in notebooks] + ["provenance"]
         menu = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
         verdict = lambda word: f"[{word}]{{.verdict .{word.replace(' ', '-')}}}"  # noqa: E731
-        (source / "index.md").write_text("\n\n".join([*_front(results, shown, box, verdict, ".svg"), menu]))
+        (source / "index.md").write_text("\n\n".join([*_front(results, source, box, verdict, ".svg"), menu]))
         origin = ["# Where it comes from", box, *_provenance(results.provenance)]
         (source / "provenance.md").write_text("\n\n".join(origin))
         words = [f"-D{key}={results.params.title}" for key in ("project", "html_title")]
