@@ -147,7 +147,8 @@ class Study:
 
         configuration: "" for this study's networks, "paper" for those of params/paper.yaml with random weights.
         """
-        return measuring.load_costs(self.plan.costs(configuration), self.store)
+        folder = self.store.make(self.plan.costs(configuration))
+        return pd.read_csv(folder / "costs.csv", converters={"value": float})  # pandas' own parser may round
 
     def state(self) -> pd.DataFrame:
         """Each unit of work: columns unit, kind, state (finished, half done, stale, missing), why."""
