@@ -18,11 +18,13 @@ def problems(study: Study) -> list[str]:
     if study.params.device == "cuda" and not torch.cuda.is_available():
         found.append("device: cuda, but torch finds no GPU here; set device to auto or cpu")
     try:
-        study.plan.costs("paper") if study.params.profiling.paper else None
+        if study.params.profiling.paper:
+            study.plan.costs("paper")
     except params.ParamsError as error:
         found.append(f"profiling.paper: {error}")
-    try:  # what else keeps the study from knowing what it has to make
-        found or study.plan.units()
+    try:
+        if not found:  # what else keeps the study from knowing what it has to make
+            study.plan.units()
     except (DataError, WeightsError, ValueError) as error:
         found.append(str(error))
     return found

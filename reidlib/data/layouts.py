@@ -37,20 +37,16 @@ class Folders:
     source: str
 
 
-MARKET1501 = Folders(  # Zheng et al. 2015
-    title="Market-1501",
-    folder="Market-1501-v15.09.15",
+MARKET1501 = Folders(
+    title="Market-1501", folder="Market-1501-v15.09.15", pattern=r"(-1|\d+)_c(\d+)s\d+_.*\.(jpe?g|png)",
     folders={"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
-    pattern=r"(-1|\d+)_c(\d+)s\d+_.*\.(jpe?g|png)",
     source="download it from the data set's home page (Zheng et al., ICCV 2015) and unpack it",
-)
+)  # fmt: skip
 VERI776 = Folders(
-    title="VeRi-776",
-    folder="VeRi",
+    title="VeRi-776", folder="VeRi", pattern=r"(\d+)_c(\d+)_.*\.(jpe?g|png)",
     folders={"train": "image_train", "query": "image_query", "gallery": "image_test"},
-    pattern=r"(\d+)_c(\d+)_.*\.(jpe?g|png)",
     source="ask its authors for it, as the data set's home page (Liu et al., ECCV 2016) says, and unpack it",
-)
+)  # fmt: skip
 
 
 def load(name: str, root: str | Path, **options) -> Dataset:
