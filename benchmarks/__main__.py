@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import loading, page, timing, training
-from reidlib.provenance import CODE
+from reidlib.sources import PROJECT
 from reidlib.training import Machine
 
 CASES = {
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="evaluation_large too: minutes, gigabytes of memory")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it runs")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda; evaluation and re-ranking use the CPU")
-    parser.add_argument("--output", type=Path, default=CODE / "results" / "benchmarks", help="folder of the results")
+    parser.add_argument("--output", type=Path, default=PROJECT / "results" / "benchmarks", help="folder of the results")
     given = parser.parse_args()
     wanted = given.cases or [case for case in CASES if case != "evaluation_large"]
     if unknown := set(wanted) - set(CASES):

@@ -23,7 +23,7 @@ from reidlib.data import load
 from reidlib.data.store import decode
 from reidlib.encoders import Encoder
 from reidlib.params import Recipe
-from reidlib.provenance import CODE
+from reidlib.sources import PROJECT
 from reidlib.study import open_study
 from reidlib.training import Machine, PictureBatches
 
@@ -72,7 +72,7 @@ def dataset(ids: int | None) -> Path:
     """A folder in Market-1501's layout: drawn, with so many training identities, or None: the real one."""
     if ids is None:
         return Path(os.environ["REIDLIB_DATA"]) / toydata.FOLDERS["people"]
-    root = CODE / "artifacts" / "benchmarks" / f"people-{ids}"
+    root = PROJECT / "artifacts" / "benchmarks" / f"people-{ids}"
     return toydata.write("people", root, train_ids=ids, test_ids=2, cameras=6, images=2, seed=0)
 
 
@@ -110,7 +110,7 @@ def torchreid_loader(folder: Path, names: list[str], workers: int) -> tuple[str,
     """torchreid's name and its own training loader of the folder; None where it is not installed."""
     if (peer := peers.found("torchreid", "torchreid")) is None:
         return None
-    root = CODE / "artifacts" / "benchmarks" / "as-torchreid-wants-it" / folder.parent.name
+    root = PROJECT / "artifacts" / "benchmarks" / "as-torchreid-wants-it" / folder.parent.name
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "market1501").exists():
         (root / "market1501").symlink_to(folder.parent.resolve())

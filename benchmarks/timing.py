@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from benchmarks import retrieval
 from benchmarks.retrieval import OURS
-from reidlib.profiling import interleaved, machine_name
-from reidlib.provenance import CODE
+from reidlib.profiling import interleaved
+from reidlib.provenance import device_name
+from reidlib.sources import PROJECT
 from reidlib.training import Machine
 
 SLOW = 20  # seconds
@@ -69,7 +71,7 @@ def alone(
                 if any(seconds > SLOW for seconds, _ in results[method]):
                     continue
                 command = [sys.executable, "-m", "benchmarks.retrieval", case, method, size, file]
-                done = subprocess.run(command, cwd=CODE, stdout=subprocess.PIPE, text=True, check=True)
+                done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
                 results[method].append([float(word) for word in done.stdout.split()[-2:]])
                 answers[method] = np.load(file)
     seconds = {method: np.array(values)[:, 0] for method, values in results.items()}
@@ -105,3 +107,10 @@ def beside_peers(case: str, machine: Machine, quick: bool = False) -> pd.DataFra
         seconds = {name: seconds.get(name, np.empty(0)) for name in methods}
         table.append(rows(case, size, seconds, machine, peak_memory_mb=memory, **more))
     return pd.concat(table, ignore_index=True)
+
+
+def machine_name(machine: Machine) -> str:
+    """What the times were measured on, e.g. "Intel Xeon Platinum 8488C, 2 threads, torch 2.8.0"."""
+    device = device_name(machine.torch_device().type == "cuda")
+    threads = "" if machine.torch_device().type == "cuda" else f"{torch.get_num_threads()} threads, "
+    return f"{device}, {threads}torch {torch.__version__.partition('+')[0]}"

@@ -6,7 +6,6 @@ site of `make report`, which git ignores.
 """
 
 import base64
-import hashlib
 import io
 import json
 import re
@@ -20,6 +19,7 @@ from PIL import Image
 from publishing import pages
 from reidlib import agenda, results
 from reidlib.content import digest, write_atomically
+from reidlib.data.hashes import file_hashes
 from reidlib.gathering import gather
 from reidlib.sources import reached, reached_from
 from reidlib.study import Study
@@ -81,9 +81,8 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
                 shutil.copytree(source, folder / part, dirs_exist_ok=True)
             elif source.exists():
                 shutil.copy(source, folder / part)
-        _copy_notebook(
-            made(study, name) / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", study.params.publish_images
-        )
+        file = f"{name}.ipynb"
+        _copy_notebook(made(study, name) / file, folder / "notebooks" / file, study.params.publish_images)
 
 
 def validation_file(study: Study) -> Path:
@@ -125,8 +124,8 @@ def _exchange(draft: Path, target: Path) -> None:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.relative_to(folder).parts[0] != SITE)
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.relative_to(folder).parts[0] != SITE]
+    return dict(zip((path.relative_to(folder).as_posix() for path in files), file_hashes(files)))
 
 
 def _copy_notebook(executed: Path, copy: Path, publish_images: bool) -> None:

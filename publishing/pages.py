@@ -9,15 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import nbformat
 import pandas as pd
 
 from reidlib import claims
 from reidlib.results import Results, stand_ins
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 SETTINGS = Path(__file__).parents[1] / "report"  # Sphinx's
 TABLES = {  # by file name, in the order on the page; others follow
@@ -76,29 +73,25 @@ def write_site(results: Results, published: Path, made: Path, site: Path) -> Pat
     `results`, which go before the published ones. Both stay as they are.
     Raises RuntimeError where Sphinx has anything to complain of; the former site stays then.
     """
-    import nbformat  # these two here, for each takes a second and write_readme needs neither
-    from sphinx.cmd.build import build_main
+    from sphinx.cmd.build import build_main  # here, for it takes a second and write_readme needs it not
 
     with tempfile.TemporaryDirectory() as scratch:
-        shown, source, html = (Path(scratch) / name for name in ("shown", "source", "html"))
-        shown.mkdir()
-        ledger = made if (made / "claims.csv").is_file() else published  # with its tables: one may be gone for good
-        for folder, part in ((ledger, "tables"), (published, "figures"), (made, "figures"), (published, "notebooks")):
-            if (folder / part).is_dir():
-                shutil.copytree(folder / part, shown / part, dirs_exist_ok=True)
-        if (ledger / "claims.csv").is_file():
-            shutil.copy(ledger / "claims.csv", shown)
-        box = "\n".join(["```{warning}", *(f"* {mark}" for mark in results.marks), "```"]) if results.marks else ""
+        source, html = (Path(scratch) / name for name in ("source", "html"))
         (source / "notebooks").mkdir(parents=True)
-        if (shown / "figures").is_dir():
-            shutil.copytree(shown / "figures", source / "figures")
-        notebooks = _notebooks(shown)
+        ledger = made if (made / "claims.csv").is_file() else published  # with its tables: one may be gone for good
+        for folder, part in ((ledger, "tables"), (published, "figures"), (made, "figures")):
+            if (folder / part).is_dir():
+                shutil.copytree(folder / part, source / part, dirs_exist_ok=True)
+        if (ledger / "claims.csv").is_file():
+            shutil.copy(ledger / "claims.csv", source)
+        box = "\n".join(["```{warning}", *(f"* {mark}" for mark in results.marks), "```"]) if results.marks else ""
+        notebooks = _notebooks(published)
         for file in notebooks:
             nbformat.write(_for_readers(file, box), source / "notebooks" / file.name)
         pages = [f"notebooks/{file.stem}" for file in notebooks] + ["provenance"]
         menu = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
         verdict = lambda word: f"[{word}]{{.verdict .{word.replace(' ', '-')}}}"  # noqa: E731
-        (source / "index.md").write_text("\n\n".join([*_front(results, shown, box, verdict, ".svg"), menu]))
+        (source / "index.md").write_text("\n\n".join([*_front(results, source, box, verdict, ".svg"), menu]))
         origin = ["# Where it comes from", box, *_provenance(results.provenance)]
         (source / "provenance.md").write_text("\n\n".join(origin))
         words = [f"-D{key}={results.params.title}" for key in ("project", "html_title")]
@@ -147,10 +140,7 @@ def _claims(file: Path, verdict: Callable[[str], str]) -> list[str]:
          _number(c["measured"]) + (f" ({_number(c['low'])} to {_number(c['high'])})" if c["low"] else ""), c["basis"])
         for _, c in ledger.iterrows()
     ]  # fmt: skip
-    return [
-        f"Verdicts: {counts}.",
-        _table(rows, ["verdict", "claim", "paper", "measured (95 % interval)", "basis"]),
-    ]
+    return [f"Verdicts: {counts}.", _table(rows, ["verdict", "claim", "paper", "measured (95 % interval)", "basis"])]
 
 
 def _number(text: str) -> str:
@@ -164,8 +154,7 @@ def _provenance(provenance: dict) -> list[str]:
         if not (isinstance(value, dict) and value and all(isinstance(record, dict) for record in value.values())):
             facts.append((key, _plain(value)))
             continue
-        texts = pd.DataFrame({name: {k: _plain(v) for k, v in record.items()} for name, record in value.items()})
-        texts = texts.fillna("")
+        texts = pd.DataFrame({name: {k: _plain(v) for k, v in record.items()} for name, record in value.items()}).fillna("")
         texts = texts.T if len(value) > 2 else texts  # many records: a row each; one or two: a column each
         table = _table(texts.reset_index().to_numpy(), ["", *texts])
         collections += [f"<details><summary>{key}: {len(value)}</summary>", table, "</details>"]
@@ -193,13 +182,11 @@ def _notebooks(folder: Path) -> list[Path]:
     return sorted((folder / "notebooks").glob("*.ipynb"))
 
 
-def _for_readers(file: Path, warning: str) -> "NotebookNode":
+def _for_readers(file: Path, warning: str) -> nbformat.NotebookNode:
     """An executed notebook without progress bars, warnings, widgets; its title says what it was run for.
 
     warning: a paragraph in Markdown, put below the title.
     """
-    import nbformat
-
     notebook = nbformat.read(file, as_version=4)
     notebook.metadata.pop("widgets", None)  # they need a kernel, or scripts from a network
     run = file.stem.partition("-")[2]
@@ -213,12 +200,8 @@ def _for_readers(file: Path, warning: str) -> "NotebookNode":
         tags = cell.metadata.get("tags", [])
         cell.metadata["tags"] = [TAGS.get(tag, tag) for tag in tags]
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _noise(output)]
+            noise = lambda output: output.get("name") == "stderr" or WIDGET in output.get("data", {})  # noqa: E731
+            cell.outputs = [output for output in cell.outputs if not noise(output)]
             for data in (output["data"] for output in cell.outputs if "text/html" in output.get("data", {})):
                 data["text/html"] = LONG_CELL.sub(WRAPPED, data["text/html"])
     return notebook
-
-
-def _noise(output: "NotebookNode") -> bool:
-    """Whether an output is a progress bar, a warning or a widget."""
-    return output.get("name") == "stderr" or WIDGET in output.get("data", {})

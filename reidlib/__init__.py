@@ -1,3 +1,3 @@
 """The library that the study's notebooks call."""
 
-from reidlib import sources as sources  # first of all: it reads the code that this process is about to run
+from reidlib import sources  # first of all: it reads the code that this process is about to run

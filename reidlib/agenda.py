@@ -71,9 +71,7 @@ def ablated(params: StudyParams) -> list[str]:
 def measured(params: StudyParams) -> list[str]:
     """The methods whose costs are measured. Distillation changes none: of students that are taught, one is enough."""
     found = map(parse, [*methods(params), *variants(params).get("size", [])])
-    return _names(
-        [m for m in found if m.kind in ("expert", "moe", "student") or m.kind == "student+kd" and m.name == "moe"]
-    )
+    return [str(m) for m in found if m.kind in ("expert", "moe", "student") or m.kind == "student+kd" and m.name == "moe"]
 
 
 def evaluations(params: StudyParams) -> Iterator[Evaluated]:

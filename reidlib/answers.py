@@ -1,32 +1,27 @@
 """What methods answer to single queries: the first of the gallery, right or wrong, for a look at it."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from reidlib.retrieval import EmbeddingSet
 from reidlib.retrieval.evaluation import JUNK, distance_blocks
-
-if TYPE_CHECKING:  # a study is only asked, not made
-    from reidlib.study import Study
+from reidlib.study import Study
 
 
 def retrieval_examples(
-    study: "Study", method: str, dataset: str, seed: int, rows: int = 5, k: int = 8
+    study: Study, method: str, dataset: str, seed: int, rows: int = 5, k: int = 8
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
     """Queries spread evenly over their ranking by AP, worst to best, and what each finds: for `ranked_lists`.
 
-    Returns:
-        The queries' rows with a column ap, the gallery's frame, order (int [rows, k], places in the gallery, without
-        what the protocol ignores), correct (bool [rows, k]).
+    Returns the queries' rows with a column ap, the gallery's frame, order (int [rows, k], places in the gallery, without
+    what the protocol ignores), correct (bool [rows, k]).
     """
-    query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
     found = study.evaluate(method, dataset, seed)
-    spread = np.linspace(0, found.n_valid - 1, min(rows, found.n_valid)).round().astype(int)
-    examples = np.argsort(found.ap, kind="stable")[spread]
+    examples = _spread(found.ap, rows)
     places = np.flatnonzero(found.valid)[examples]
-    order, correct = _ranked(_part(query, places), gallery, k)
+    order, correct = _ranked(study, method, dataset, seed, places, k)
     frames = study.dataset(dataset)
     asked = frames.query.iloc[places].assign(ap=found.ap[examples]).reset_index(drop=True)
     return asked, frames.gallery.reset_index(drop=True), order, correct
@@ -44,7 +39,7 @@ class Disagreement(NamedTuple):
 
 
 def comparison_lists(
-    study: "Study", student: str, teacher: str, dataset: str, seed: int, rows: int = 4, k: int = 6
+    study: Study, student: str, teacher: str, dataset: str, seed: int, rows: int = 4, k: int = 6
 ) -> Disagreement:
     """Queries where the first answer of the method `student` is wrong and that of `teacher` right.
 
@@ -52,25 +47,33 @@ def comparison_lists(
     """
     orders, hits, aps = {}, {}, {}
     for method in (student, teacher):
-        query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
         found = study.evaluate(method, dataset, seed)
-        orders[method], hits[method] = _ranked(_part(query, np.flatnonzero(found.valid)), gallery, k)
-        aps[method] = found.ap
+        places, aps[method] = np.flatnonzero(found.valid), found.ap
+        orders[method], hits[method] = _ranked(study, method, dataset, seed, places, k)
     errs, knows = ~hits[student][:, 0], hits[teacher][:, 0]
     disagreed = np.flatnonzero(errs & knows)
-    disagreed = disagreed[np.argsort(aps[student][disagreed], kind="stable")]
-    shown = disagreed[np.linspace(0, len(disagreed) - 1, min(rows, len(disagreed))).round().astype(int)]
+    shown = disagreed[_spread(aps[student][disagreed], rows)]
     frames = study.dataset(dataset)
     return Disagreement(
-        frames.query.iloc[np.flatnonzero(found.valid)[shown]].reset_index(drop=True),
+        frames.query.iloc[places[shown]].reset_index(drop=True),
         frames.gallery.reset_index(drop=True),
         {method: (orders[method][shown], hits[method][shown], aps[method][shown]) for method in orders},
         len(disagreed), int((~errs & ~knows).sum()), len(errs),
     )  # fmt: skip
 
 
-def _ranked(query: EmbeddingSet, gallery: EmbeddingSet, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k of the gallery for each query, without what the protocol ignores: places, and whether correct."""
+def _spread(ap: np.ndarray, rows: int) -> np.ndarray:
+    """Places of `rows` queries, or of all where there are fewer, spread evenly over their ranking by AP, worst to best."""
+    ranking = np.argsort(ap, kind="stable")
+    return ranking[np.linspace(0, len(ap) - 1, min(rows, len(ap))).round().astype(int)]
+
+
+def _ranked(
+    study: Study, method: str, dataset: str, seed: int, places: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first k of the gallery, without what the protocol ignores, for the queries at `places`; whether correct."""
+    query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
+    query = EmbeddingSet(query.features[places], query.pid[places], query.camid[places])
     orders, hits = [], []
     for rows, block in distance_blocks(query.features, gallery.features, "cosine"):
         same = query.pid[rows, None] == gallery.pid
@@ -78,7 +81,3 @@ def _ranked(query: EmbeddingSet, gallery: EmbeddingSet, k: int) -> tuple[np.ndar
         orders.append(np.argsort(np.where(ignored, np.inf, block.cpu().numpy()), axis=1, kind="stable")[:, :k])
         hits.append(np.take_along_axis(same, orders[-1], axis=1))
     return np.concatenate(orders), np.concatenate(hits)
-
-
-def _part(of: EmbeddingSet, places: np.ndarray) -> EmbeddingSet:
-    return EmbeddingSet(of.features[places], of.pid[places], of.camid[places])

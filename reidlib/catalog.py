@@ -39,11 +39,8 @@ class Catalog:
 
     def _open(self, name: str) -> Dataset:
         spec = self.params.datasets[name]
-        root = (
-            self._drawn(spec)
-            if spec.builtin
-            else folder(self.root, "REIDLIB_DATA", self.params.data_root, "data") / spec.root
-        )
+        data_root = folder(self.root, "REIDLIB_DATA", self.params.data_root, "data")
+        root = self._drawn(spec) if spec.builtin else data_root / spec.root
         options = {"table": self.root / Path(spec.table).expanduser()} if spec.table else {}
         dataset = load(spec.layout, root, **options)
         return validation_split(dataset, self.validation, seed=0) if self.validation else dataset
@@ -67,8 +64,7 @@ class Catalog:
         """Hash of the bytes of all pictures of a part, in order."""
         place = "bytes", name, part
         if place not in self._opened:
-            hashes = file_hashes(self.frame(name, part)["path"], self.hash_cache)
-            self._opened[place] = digest(hashes)
+            self._opened[place] = digest(file_hashes(self.frame(name, part)["path"], self.hash_cache))
         return self._opened[place]
 
     def size(self, name: str) -> tuple[int, int]:

@@ -14,13 +14,20 @@ def problems(study: Study) -> list[str]:
     Data sets are opened, hashed and decoded (which is kept, so that it costs nothing later), every network is built with
     its pretrained weights, recipes are held against the data, and the device is asked for.
     """
-    return [*_device(study), *_data(study), *_networks(study), *_paper(study)] or _plan(study)
-
-
-def _device(study: Study) -> list[str]:
+    found = [*_data(study), *_networks(study)]
     if study.params.device == "cuda" and not torch.cuda.is_available():
-        return ["device: cuda, but torch finds no GPU here; set device to auto or cpu"]
-    return []
+        found.append("device: cuda, but torch finds no GPU here; set device to auto or cpu")
+    try:
+        if study.params.profiling.paper:
+            study.plan.costs("paper")
+    except params.ParamsError as error:
+        found.append(f"profiling.paper: {error}")
+    try:
+        if not found:  # what else keeps the study from knowing what it has to make
+            study.plan.units()
+    except (DataError, WeightsError, ValueError) as error:
+        found.append(str(error))
+    return found
 
 
 def _data(study: Study) -> list[str]:
@@ -35,50 +42,22 @@ def _data(study: Study) -> list[str]:
         except (DataError, ValueError) as error:
             found += [f"data set '{name}': {error}"] if "+" not in name else []
             continue
-        for place, recipe in _recipes(study).items():
+        for place, recipe in study.params.recipes.items():
             if name in trained and recipe.p > identities:
                 found.append(f"{place}.recipe.p is {recipe.p}, but data set '{name}' has {identities} training identities")
     return found
 
 
-def _recipes(study: Study) -> dict:
-    wanted = {f"experts.{name}": expert.recipe for name, expert in study.params.experts.items()}
-    wanted |= {"moe": study.params.moe.recipe, "student": study.params.student.recipe}
-    return wanted | ({"moe.router": study.params.moe.router.recipe} if study.params.moe.router else {})
-
-
 def _networks(study: Study) -> list[str]:
-    recipes, wanted = _recipes(study), {f"experts.{name}": expert.encoder for name, expert in study.params.experts.items()}
-    wanted["student"] = study.params.student.encoder
-    if study.params.moe.router:
-        wanted["moe.router"] = study.params.moe.router.encoder
-    if study.params.ablations:
-        wanted |= {f"ablations.sizes.{name}": encoder for name, encoder in study.params.ablations.sizes.items()}
+    recipes = study.params.recipes
     found, size = [], next(iter(study.params.datasets.values())).size
-    for place, encoder in wanted.items():
+    for place, encoder in study.params.encoders.items():
         try:
             network = build(encoder, encoder.size or size, study.plan.weights_root)
             network.layers()
-            for stage in recipes[place].stages if place in recipes else recipes["student"].stages:
+            for stage in recipes.get(place, recipes["student"]).stages:
                 network.size = stage.size
                 network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             found.append(f"{place}: {error}")
     return found
-
-
-def _paper(study: Study) -> list[str]:
-    try:
-        study.plan.costs("paper") if study.params.profiling.paper else None
-    except params.ParamsError as error:
-        return [f"profiling.paper: {error}"]
-    return []
-
-
-def _plan(study: Study) -> list[str]:
-    """What else keeps the study from knowing what it has to make."""
-    try:
-        study.plan.units()
-    except (DataError, WeightsError, ValueError) as error:
-        return [str(error)]
-    return []

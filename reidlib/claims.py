@@ -58,10 +58,9 @@ class Line(NamedTuple):
 def claims(results: Results) -> pd.DataFrame:
     """The ledger: a row for each part of a claim and each data set or configuration it was measured on.
 
-    Returns:
-        Columns claim, paper, measured, low, high (percent or points, as the claim says; low and high bound the 95 %
-        interval, NaN where nothing varies), verdict (of VERDICTS), basis. Of a verdict on a difference that its interval
-        gives, the basis also says whether it stands with all differences of the ledger taken together (Holm 1979).
+    Columns claim, paper, measured, low, high (percent or points, as the claim says; low and high bound the 95 % interval,
+    NaN where nothing varies), verdict (of VERDICTS), basis. Of a verdict on a difference that its interval gives, the basis
+    also says whether it stands with all differences of the ledger taken together (Holm 1979).
     """
     found = [(claim, line) for claim in CLAIMS for line in claim.measure(results, claim)]
     corrected, lines = holm([line.p for _, line in found if line.p is not None]), []

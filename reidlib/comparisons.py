@@ -75,32 +75,6 @@ def differences(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[
     return pd.DataFrame(lines, columns=["method", "dataset", "mean", "low", "high", "seeds"])
 
 
-def falls(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None) -> pd.DataFrame:
-    """What each method loses on a data set it was not trained on.
-
-    methods: only these; None: all that were tested so.
-
-    Returns:
-        A row for each method, train, test; columns mAP (fraction), and with "_low" and "_high" each: points, what it is
-        below the same method trained on `test`; relative, the same as a share of the latter; own, what it is below its
-        own mAP on `train` (NaN after mixed training).
-    """
-    lines = []
-    across = rows[(rows["train_dataset"] != rows["test_dataset"]) & (rows["metric"] == "mAP")]
-    groups = across.groupby(["method", "train_dataset", "test_dataset"], sort=False)["value"].mean()
-    for (method, train, test), mAP in groups.items():
-        there, home = (method, train, test), (method, test, test)
-        points = compare(rows, evaluations, lambda t, h: h - t, [there, home])
-        if points is None or methods is not None and method not in methods:
-            continue
-        relative = compare(rows, evaluations, lambda t, h: 1 - t / h, [there, home])
-        own = compare(rows, evaluations, lambda t, o: o - t, [there, (method, train, train)])
-        numbers = {"points": points, "relative": relative, "own": own or [np.nan] * 3}
-        flat = {f"{k}{end}": x for k, c in numbers.items() for end, x in zip(("", "_low", "_high"), c)}
-        lines.append({"method": method, "train": train, "test": test, "mAP": mAP, **flat, "seeds": points.seeds})
-    return pd.DataFrame(lines)
-
-
 def best_expert(rows: pd.DataFrame, dataset: str, chosen: Mapping[str, str] | None = None) -> str:
     """The single expert to beat, as "expert:<name>".
 

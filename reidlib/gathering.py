@@ -20,18 +20,17 @@ from reidlib.units import FINISHED, Unit
 
 
 def accuracy(
-    study: Study, methods: Sequence[str], datasets: Sequence[str] | None = None, test: str | None = None,
-    across: bool = False,
-) -> pd.DataFrame:  # fmt: skip
+    study: Study, methods: Sequence[str], datasets: Sequence[str] | None = None, across: bool = False
+) -> pd.DataFrame:
     """Every method trained on each data set with each seed, tested there: rows of the results table.
 
-    test: the data set to test on instead; across: test on every data set of the study. Raw pixels know neither seed nor
-    training: one row a data set, under the first seed.
+    across: tested on every data set of the study. Raw pixels know neither seed nor training: one row a data set, under
+    the first seed.
     """
     wanted = []
     for method in methods:
         for train in datasets or agenda.trained(study.params):
-            for target in study.params.datasets if across else [test or train]:
+            for target in study.params.datasets if across else [train]:
                 if method != "pixels":
                     wanted += [Evaluated(method, train, target, seed) for seed in study.params.seeds]
                 elif target == train:
@@ -41,9 +40,15 @@ def accuracy(
 
 def evaluations(study: Study, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     """What `comparisons` need of the evaluations in `rows`, see `results.Results`: AP of each query, whose it is, CMC."""
-    what = ["method", "train_dataset", "test_dataset", "seed"]
-    wanted = rows[rows["metric"] == "mAP"][what].drop_duplicates().itertuples(index=False, name=None)
-    return _evaluations(study, [Evaluated(*names, int(seed)) for *names, seed in wanted])
+    found = {}
+    for *names, seed in rows.loc[rows["metric"] == "mAP", COLUMNS[1:5]].drop_duplicates().itertuples(index=False):
+        of = Evaluated(*names, int(seed))
+        evaluation = study.evaluate(of.method, of.train, of.seed, of.test)
+        found |= {f"{of}|{name}": getattr(evaluation, name).astype(np.float32) for name in ("ap", "cmc")}
+        # whose the queries are: the same for all methods, for the protocol and not the method decides which count
+        pid = study.plan.data.frame(of.test, "query")["pid"].to_numpy()
+        found[f"{of.test}|pid"] = pid[evaluation.valid].astype(np.int32)
+    return found
 
 
 def cost_rows(study: Study, configuration: str = "") -> pd.DataFrame:
@@ -71,15 +76,11 @@ def gather(study: Study) -> Results:
     if study.validation:
         raise ValueError(f"{study.name}: a validation split gives no results; open the study with validation=0 for them")
     wanted, configurations = list(agenda.evaluations(study.params)), study.plan.configurations
-    units = {str(of): study.plan.evaluation(*of) for of in wanted} | {
-        f"costs {c}": study.plan.costs(c) for c in configurations
-    }
-    states = {name: (unit.label, *study.store.state(unit)) for name, unit in units.items()}
-    if open_ := [
-        f"{label}: {state}" + f" ({why})" * bool(why) for label, state, why in states.values() if state != FINISHED
-    ]:
-        first = "\n".join(f"- {line}" for line in open_[:5])
-        count = f"{len(open_)} of {len(units)} units are not finished"
+    units = [study.plan.evaluation(*of) for of in wanted] + [study.plan.costs(name) for name in configurations]
+    states = [(unit.label, *study.store.state(unit)) for unit in units]
+    if unfinished := [(label, state, why) for label, state, why in states if state != FINISHED]:
+        first = "\n".join(f"- {label}: {state}" + f" ({why})" * bool(why) for label, state, why in unfinished[:5])
+        count = f"{len(unfinished)} of {len(units)} units are not finished"
         raise ValueError(f"{study.name}: {count}:\n{first}\nRun make study STUDY={study.name}")
     rows = pd.concat([_rows(study, wanted), *(cost_rows(study, c) for c in configurations)])
     names = [*dict.fromkeys(of.method for of in wanted), *rows["method"].unique()]
@@ -91,7 +92,7 @@ def gather(study: Study) -> Results:
     }  # fmt: skip
     order = lambda column: column.map(orders[column.name].index) if column.name in orders else column  # noqa: E731
     rows = rows.sort_values([*COLUMNS[1:6]], key=order, kind="stable")[COLUMNS].reset_index(drop=True)
-    return Results(study.name, study.params, rows, _evaluations(study, wanted), _provenance(study, wanted), study.output)
+    return Results(study.name, study.params, rows, evaluations(study, rows), _provenance(study, wanted), study.output)
 
 
 def _rows(study: Study, wanted: Sequence[Evaluated]) -> pd.DataFrame:
@@ -101,18 +102,6 @@ def _rows(study: Study, wanted: Sequence[Evaluated]) -> pd.DataFrame:
         values = [found.mAP, found.mINP, *(found.cmc[k - 1] for k in (1, 5, 10))]
         rows += [(study.name, *of, *pair) for pair in zip(ACCURACY, values)]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _evaluations(study: Study, wanted: Sequence[Evaluated]) -> dict[str, np.ndarray]:
-    found = {}
-    for of in wanted:
-        evaluation = study.evaluate(of.method, of.train, of.seed, of.test)
-        found |= {f"{of}|{name}": getattr(evaluation, name).astype(np.float32) for name in ("ap", "cmc")}
-        # whose the queries are: the same for all methods, for the protocol and not the method decides which count
-        found[f"{of.test}|pid"] = (
-            study.plan.data.frame(of.test, "query")["pid"].to_numpy()[evaluation.valid].astype(np.int32)
-        )
-    return found
 
 
 def _provenance(study: Study, wanted: Sequence[Evaluated]) -> dict:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -87,11 +86,6 @@ def _profile(unit: Unit, folder: Path, models: dict[str, nn.Module], pictures: n
     runs = unit.inputs["runs"]
     rows = profiling.profile(models, pictures, unit.given["machine"], runs.runs, runs.batch)
     rows.to_csv(folder / "costs.csv", index=False)
-
-
-def load_costs(unit: Unit, store: Store) -> pd.DataFrame:
-    """Columns method, metric, value, spread."""
-    return pd.read_csv(store.make(unit) / "costs.csv", converters={"value": float})
 
 
 def untrained(

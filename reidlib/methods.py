@@ -21,16 +21,8 @@ class Method:
     """A method; one of the classes below. str() prints it as it stands in results.csv."""
 
     configuration: str | None = None
-
-    @property
-    def kind(self) -> str:
-        """pixels, expert, moe, student or student+kd: what figures colour by."""
-        raise NotImplementedError
-
-    @property
-    def name(self) -> str:
-        """Which of its kind: the expert's, gate's or teacher's name; "" where there is one alone."""
-        return ""
+    kind = ""  # pixels, expert, moe, student or student+kd: what figures colour by
+    name = ""  # which of its kind: the expert's, gate's or teacher's; "" where there is one alone
 
     def changes(self) -> dict[str, str]:
         """What differs from the method it is a variant of, in the order of printing: {"temperature": "4"}."""

@@ -5,7 +5,10 @@ Ask for any: the units that it is made from come as its parents.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
+
+import numpy as np
 
 from reidlib import agenda, making, measuring, params
 from reidlib.catalog import Catalog, folder
@@ -17,6 +20,18 @@ from reidlib.methods import Expert, Method, Moe, Pixels, Student, parse, teacher
 from reidlib.params import DistillationParams, NetworkParams, Recipe, Runs, StudyParams
 from reidlib.training import Machine
 from reidlib.units import Unit
+
+
+def _once(make: Callable) -> Callable:
+    """A method of Plan that makes what it is asked for once: the second time it is found."""
+
+    @wraps(make)
+    def found(self, *place):
+        if (make, *place) not in self._known:
+            self._known[make, *place] = make(self, *place)
+        return self._known[make, *place]
+
+    return found
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,9 @@ class Plan:
 
     # data
 
+    @_once
     def pixels(self, dataset: str, part: str, size: tuple[int, int] | None = None) -> Unit:
         """The decoded pictures of a part ("train", "query", "gallery"), at the data set's size or another."""
-        return self._once(("pixels", dataset, part, size), lambda: self._pixels(dataset, part, size))
-
-    def _pixels(self, dataset: str, part: str, size: tuple[int, int] | None) -> Unit:
         label = f"pixels {dataset} {part}" + (f" {size[0]}x{size[1]}" if size else "")
         size = size or self.data.size(dataset)
         inputs = {"size": size, "bytes": self.data.bytes_hash(dataset, part)}
@@ -75,10 +88,8 @@ class Plan:
         spec = self.params.experts[expert].encoder
         inputs = {"encoder": spec, "plan": self.params.pretraining, **self._run}
         parents = {"captioned": self.captioned(spec.size)}
-        given = {"machine": self.machine}
-        return Unit(
-            "pretrained", f"pretrain {expert}", making.make_pretrained, inputs, parents, given, place=f"experts.{expert}"
-        )
+        label, given, place = f"pretrain {expert}", {"machine": self.machine}, f"experts.{expert}"
+        return Unit("pretrained", label, making.make_pretrained, inputs, parents, given, place=place)
 
     # networks
 
@@ -94,30 +105,23 @@ class Plan:
     def _run(self) -> dict:
         return {"precision": self.params.precision, "threads": self.params.threads}
 
+    @_once
     def network(self, method: str | Method, dataset: str, seed: int) -> Unit | None:
         """What is trained for this method alone: an expert, a gate, the router, a student. None where nothing is.
 
         Raises ValueError where the method is none of this study's.
         """
         method = parse(method)
-        return self._once(("network", method, dataset, seed), lambda: self._network(method, dataset, seed))
-
-    def _network(self, method: Method, dataset: str, seed: int) -> Unit | None:
         match method:
             case Pixels():
                 return None
             case Expert(configuration=None, name=name) if name in self.params.experts:
-                spec = self.params.experts[name]
-                pretrained = {"pretrained": self.pretrained(name)} if spec.encoder.miniature else {}
-                return self._picture_unit(
-                    "embedder", making.make_embedder, method, dataset, seed, spec, pretrained, f"experts.{name}"
-                )
+                spec, place = self.params.experts[name], f"experts.{name}"
+                parents = {"pretrained": self.pretrained(name)} if spec.encoder.miniature else {}
+                return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, parents, place)
             case Moe(configuration=None, gate="router") if self.params.moe.router:
-                parents = {
-                    "gate": self.network(Moe(gate="top1"), dataset, seed),
-                    **self._features(self.params.experts, dataset, seed),
-                }
-                spec = self.params.moe.router
+                spec, gate = self.params.moe.router, self.network(Moe(gate="top1"), dataset, seed)
+                parents = {"gate": gate, **self._features(self.params.experts, dataset, seed)}
                 return self._picture_unit("router", making.make_router, method, dataset, seed, spec, parents, "moe.router")
             case Moe(configuration=None, gate=gate) if gate in GATES:
                 return self._gate(gate, dataset, seed) if GATES[gate].trained else None
@@ -198,21 +202,16 @@ class Plan:
 
     def _features(self, experts, dataset: str, seed: int) -> dict[str, Unit]:
         """The experts' embeddings of the training pictures and of their mirror images."""
+        of = lambda name, mirrored: self.embeddings(Expert(name=name), dataset, seed, dataset, "train", mirrored)  # noqa: E731
         sides = {"features": False, "mirrored": True}
-        at = [(name, side) for name in experts for side in sides]
-        return {
-            f"{side} {n}": self.embeddings(Expert(name=n), dataset, seed, dataset, "train", sides[side]) for n, side in at
-        }
+        return {f"{side} {name}": of(name, mirrored) for name in experts for side, mirrored in sides.items()}
 
     # embeddings, evaluations, costs
 
+    @_once
     def embeddings(self, method: str | Method, train: str, seed: int, test: str, part: str, mirrored: bool = False) -> Unit:
         """The embeddings of a part of `test` by the method trained on `train`."""
         method = parse(method)
-        place = "embeddings", method, train, seed, test, part, mirrored
-        return self._once(place, lambda: self._embeddings(method, train, seed, test, part, mirrored))
-
-    def _embeddings(self, method: Method, train: str, seed: int, test: str, part: str, mirrored: bool) -> Unit:
         label = f"embeddings {method} {train} seed {seed} of {test} {part}{' mirrored' * mirrored}"
         pixels = {"pixels": self.pixels(test, part)}
         if isinstance(method, Pixels):
@@ -230,11 +229,8 @@ class Plan:
         if GATES[gate].trained:
             parents["gate"] = self.network(Moe(gate=gate), train, seed)
         parents |= {f"expert {n}": self.embeddings(Expert(name=n), train, seed, test, part, mirrored) for n in names}
-        inputs = {
-            "gate": gate,
-            "expert": names.index(method.expert) if method.expert else None,
-            "threads": self.params.threads,
-        }
+        alone = names.index(method.expert) if method.expert else None
+        inputs = {"gate": gate, "expert": alone, "threads": self.params.threads}
         return Unit("fused", label, measuring.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
 
     def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
@@ -243,15 +239,17 @@ class Plan:
         given, parents = {"machine": Machine(self.params.device, precision)}, {"network": network, **pixels}
         return Unit("embeddings", label, measuring.make_embeddings, inputs, parents, given, (Machine,))
 
+    @_once
+    def _labels(self, dataset: str, part: str) -> tuple[tuple[np.ndarray, np.ndarray], str]:
+        """Identities and cameras of a part, int [N] each, and their hash."""
+        frame = self.data.frame(dataset, part)
+        return (frame["pid"].to_numpy(), frame["camid"].to_numpy()), digest([frame[c].tolist() for c in ("pid", "camid")])
+
     def evaluation(self, method: str | Method, train: str, test: str, seed: int) -> Unit:
         """The method trained on `train`, tested on `test`."""
         method, parents, inputs, given = parse(method), {}, {"threads": self.params.threads}, {}
         for part in ("query", "gallery"):
-            frame = self.data.frame(test, part)
-            given[part] = frame["pid"].to_numpy(), frame["camid"].to_numpy()
-            inputs[f"{part} labels"] = self._once(
-                ("labels", test, part), lambda part=part: digest([x.tolist() for x in given[part]])
-            )
+            given[part], inputs[f"{part} labels"] = self._labels(test, part)
             parents[part] = self.embeddings(method, train, seed, test, part)
         label = f"evaluation {method} {train} seed {seed} on {test}"
         return Unit("evaluation", label, measuring.make_evaluation, inputs, parents, given)
@@ -261,16 +259,17 @@ class Plan:
         """Whose networks are measured: "", this study's own; "paper", those of params/paper.yaml with random weights."""
         return ["", *["paper"] * (self.params.profiling.paper is not None)]
 
+    @_once
     def costs(self, configuration: str = "") -> Unit:
         """What the networks cost at inference, see `configurations`."""
-        return self._once(("costs", configuration), lambda: self._paper_costs() if configuration else self._own_costs())
-
-    def _own_costs(self) -> Unit:
+        if configuration:
+            return self._paper_costs()
         dataset, seed = agenda.ablated(self.params)[0], self.params.seeds[0]
         wanted = agenda.measured(self.params)
         networks = {f"network {method}": self.network(method, dataset, seed) for method in wanted}
         parents = {"pictures": self.pixels(dataset, "query")} | {name: unit for name, unit in networks.items() if unit}
-        inputs = {"methods": wanted, "runs": self._runs(self.params.profiling), **self._run}
+        runs = Runs(runs=self.params.profiling.runs, batch=self.params.profiling.batch)
+        inputs = {"methods": wanted, "runs": runs, **self._run}
         given = {"experts": list(self.params.experts), "machine": self.machine}
         uses = (Machine, *(GATES[gate] for gate in self.params.moe.gates if gate in GATES))  # the router's is top1's
         return Unit("costs", "costs", measuring.make_costs, inputs, parents, given, uses, place="profiling")
@@ -283,16 +282,7 @@ class Plan:
         networks = {name: encoder.model_copy(update={"weights": None}) for name, encoder in networks.items()}
         inputs = {
             "networks": networks, "width": paper.moe.width, "size": next(iter(paper.datasets.values())).size,
-            "runs": self._runs(self.params.profiling.paper), **self._run,
+            "runs": self.params.profiling.paper, **self._run,
         }  # fmt: skip
         given, uses = {"machine": self.machine}, (Machine, GATES["soft"], GATES["top1"])
         return Unit("costs", "costs of the paper's networks", measuring.make_paper_costs, inputs, {}, given, uses)
-
-    @staticmethod
-    def _runs(plan: Runs) -> Runs:
-        return Runs(runs=plan.runs, batch=plan.batch)
-
-    def _once(self, place: tuple, make: Callable):
-        if place not in self._known:
-            self._known[place] = make()
-        return self._known[place]

@@ -19,16 +19,14 @@ from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.models import deployed
-from reidlib.provenance import device_name
 from reidlib.training import Machine
 
-METRICS = ("parameters", "macs", "latency_ms", "throughput", "peak_memory_mb", "file_mb")
 WARM_UP = 1
 FEW = 8  # pictures whose time one by one is a latency's mean
 
 
 def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine, runs: int, batch: int) -> pd.DataFrame:
-    """What each model costs as it would be deployed: a copy without what only training needs.
+    """What each model costs as it would be deployed: a copy without what only training needs; see `results.COSTS`.
 
     parameters: their number.
     macs: multiply-adds per picture in convolutions, linear layers and attention, with those of resizing, normalisation
@@ -42,12 +40,9 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
 
     The models take turns, A B C A B C, so that whatever else the machine does falls on all of them alike.
 
-    Args:
-        models: by method; they are left as they are.
-        pictures: uint8 [N, 3, h, w]; repeated where they don't fill a batch.
-        runs: timed runs of each model, after a warm-up.
-    Returns:
-        Columns method, metric, value, spread: the interquartile range over the runs, NaN where nothing varies.
+    models: by method; they are left as they are. pictures: uint8 [N, 3, h, w]; repeated where they don't fill a batch.
+    runs: timed runs of each model, after a warm-up.
+    Returns columns method, metric, value, spread: the interquartile range over the runs, NaN where nothing varies.
     """
     accelerator = machine.accelerator()
     device = accelerator.device
@@ -61,12 +56,13 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
         rows = []
         for name, model in ready.items():
             latency, rates = 1e3 * one[name] / len(alone), batch / many[name]
+            weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
             rows += [
                 (name, "parameters", sum(p.numel() for p in model.parameters()), np.nan),
                 (name, "macs", count_macs(model, pictures[:FEW]) / len(alone), np.nan),
                 (name, "latency_ms", np.median(latency), _spread(latency)),
                 (name, "throughput", np.median(rates), _spread(rates)),
-                (name, "peak_memory_mb", (_weights(model) + rises[name]) / 1e6, np.nan),
+                (name, "peak_memory_mb", (weights + rises[name]) / 1e6, np.nan),
                 (name, "file_mb", _file_size(model) / 1e6, np.nan),
             ]
     return pd.DataFrame(rows, columns=["method", "metric", "value", "spread"])
@@ -83,13 +79,6 @@ def count_macs(model: nn.Module, pictures: torch.Tensor) -> int:
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops() // 2
-
-
-def machine_name(machine: Machine) -> str:
-    """What the times were measured on, e.g. "Intel Xeon Platinum 8488C, 2 threads, torch 2.8.0"."""
-    device = device_name(machine.torch_device().type == "cuda")
-    threads = "" if machine.torch_device().type == "cuda" else f"{torch.get_num_threads()} threads, "
-    return f"{device}, {threads}torch {torch.__version__.partition('+')[0]}"
 
 
 def interleaved(
@@ -120,10 +109,6 @@ def _synchronize(device: torch.device) -> None:
 
 def _spread(values: np.ndarray) -> float:
     return float(np.subtract(*np.percentile(values, [75, 25])))
-
-
-def _weights(model: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
 
 
 def _rise(model: nn.Module, pictures: torch.Tensor, device: torch.device) -> int:

@@ -10,29 +10,22 @@ from tqdm import tqdm
 from reidlib.content import write_atomically
 
 
-class Bar:
+class Bar(tqdm):
     """A bar over all steps of a training, with the last epoch's loss beside it.
 
     done: epochs that an earlier run has finished; shown: False in all processes but one.
     """
 
     def __init__(self, label: str, epochs: int, steps: int, done: int, shown: bool):
-        self.epochs = epochs
         options = {} if shown else {"disable": True}
-        self.bar = tqdm(total=epochs * steps, initial=done * steps, desc=label, unit="step", mininterval=1, **options)
+        super().__init__(total=epochs * steps, initial=done * steps, desc=label, unit="step", mininterval=1, **options)
+        self.epochs = epochs
 
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.bar.close()
-
-    def step(self) -> None:
-        self.bar.update()
+    step = tqdm.update
 
     def epoch(self, record: dict) -> None:
         """record: a row of the history, with "epoch" and "loss"."""
-        self.bar.set_postfix(epoch=f"{record['epoch']}/{self.epochs}", loss=f"{record['loss']:.3f}")
+        self.set_postfix(epoch=f"{record['epoch']}/{self.epochs}", loss=f"{record['loss']:.3f}")
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:

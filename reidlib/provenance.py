@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from reidlib.sources import PROJECT
+
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "accelerate", "numpy", "numba")
-CODE = Path(__file__).parents[1]
 
 
 def origin() -> dict:
@@ -26,7 +27,7 @@ def origin() -> dict:
 @cache
 def _code() -> dict:
     packages = {name: version(name) for name in PACKAGES}
-    return {**git_state(CODE), "python": platform.python_version(), "packages": packages}
+    return {**git_state(PROJECT), "python": platform.python_version(), "packages": packages}
 
 
 def now() -> str:
@@ -43,10 +44,8 @@ def git_state(root: Path) -> dict:
     if top is None or Path(top).resolve() != Path(root).resolve():
         return {"commit": None, "uncommitted changes": None}
     changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results")
-    return {
-        "commit": _git(root, "rev-parse", "HEAD"),
-        "uncommitted changes": None if changes is None else bool(changes),
-    }
+    uncommitted = None if changes is None else bool(changes)
+    return {"commit": _git(root, "rev-parse", "HEAD"), "uncommitted changes": uncommitted}
 
 
 def _git(root: Path, *arguments: str) -> str | None:

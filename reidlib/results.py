@@ -7,7 +7,6 @@ All that is shown (tables, figures, claims, the report) is made of a `Results`, 
 `evaluations` (AP of each query, CMC): neither data nor networks are needed, nor the study that made them.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from reidlib import params
 from reidlib.content import differences, output_folder
+from reidlib.data.hashes import file_hashes
 from reidlib.methods import Expert, Method, label, parse
 from reidlib.params import StudyParams
 from reidlib.stats import seed_interval
@@ -60,7 +60,7 @@ def write(results: Results, folder: Path, params_file: Path) -> None:
     results.rows[COLUMNS].to_csv(folder / "results.csv", index=False)
     save_file(results.evaluations, folder / "evaluations.safetensors")
     (folder / "params.yaml").write_bytes(params_file.read_bytes())
-    record = results.provenance | {"files": {name: _sha256(folder / name) for name in FILES}}
+    record = results.provenance | {"files": _hashes(folder)}
     (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -83,13 +83,13 @@ def read(folder: Path, output: Path | None = None, params_file: Path | None = No
             raise ValueError(f"{folder} has no {name}: run `make study STUDY={folder.name}` first")
     provenance = json.loads((folder / "provenance.json").read_text())
     study, published = provenance["study"], params.load((folder / "params.yaml").resolve())
-    hashes = provenance.get("files", {})
-    marks = [f"{name} was edited after it was published" for name in FILES if _sha256(folder / name) != hashes.get(name)]
+    was, hashes = provenance.get("files", {}), _hashes(folder)
+    marks = [f"{name} was edited after it was published" for name in FILES if hashes[name] != was.get(name)]
+    marks += _changed_since(published, params_file)
     rows = pd.read_csv(folder / "results.csv", converters={"value": float})  # pandas' own parser may round
     evaluations = load_file(folder / "evaluations.safetensors")
-    marks = tuple(marks + _changed_since(published, params_file))
     output = output or Path("artifacts", study, "explored")
-    return Results(study, published, rows, evaluations, provenance, output, marks, folder)
+    return Results(study, published, rows, evaluations, provenance, output, tuple(marks), folder)
 
 
 def open_results(study: str | Path, folder: str | Path = "") -> Results:
@@ -115,8 +115,8 @@ def _changed_since(published: StudyParams, file: Path | None) -> list[str]:
     return [f"{name} has changed since: {', '.join(changes)}"] if changes else []
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _hashes(folder: Path) -> dict[str, str]:
+    return dict(zip(FILES, file_hashes([folder / name for name in FILES])))
 
 
 # what it was made of
@@ -168,7 +168,7 @@ def measured_on(provenance: dict) -> str:
 # what is read from rows and evaluations
 
 
-def evaluated(rows: pd.DataFrame, where: Callable[[Method], bool] = lambda method: True) -> list[str]:
+def evaluated(rows: pd.DataFrame, where: Callable[[Method], bool]) -> list[str]:
     """The methods of which there is an accuracy and for which `where` holds, in the order of the rows."""
     return [name for name in rows.loc[rows["metric"] == "mAP", "method"].unique() if where(parse(name))]
 
@@ -187,20 +187,26 @@ def configured(rows: pd.DataFrame, configuration: str | None) -> pd.DataFrame:
     return rows.assign(method=rows["method"].map(names)).dropna(subset="method")
 
 
+def at_home(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of methods that were tested on the data set they were trained on. Raises ValueError where there is none."""
+    own = rows[rows["train_dataset"] == rows["test_dataset"]]
+    if not len(own):
+        raise ValueError("no method was tested on the data set it was trained on; figures across domains show other pairs")
+    return own
+
+
 def datasets(rows: pd.DataFrame) -> list[str]:
     """The data sets that methods were trained and tested on alike."""
     own = rows[(rows["train_dataset"] == rows["test_dataset"]) & (rows["metric"] == "mAP")]
     return own["train_dataset"].unique().tolist()
 
 
-def cmc(
-    evaluations: dict[str, np.ndarray], methods: Sequence[str], train: str, test: str | None = None
-) -> dict[str, np.ndarray]:
-    """CMC of each method that was evaluated so, float [seeds, ranks]."""
+def cmc(evaluations: dict[str, np.ndarray], methods: Sequence[str], dataset: str) -> dict[str, np.ndarray]:
+    """CMC of each method that was trained and tested on `dataset`, float [seeds, ranks]."""
     curves: dict[str, list] = {method: [] for method in methods}
     for name in (name for name in evaluations if name.endswith("|cmc")):
-        method, *datasets, _, _ = name.split("|")
-        if method in curves and datasets == [train, test or train]:
+        method, train, test, _, _ = name.split("|")
+        if method in curves and train == test == dataset:
             curves[method].append(evaluations[name])
     return {method: np.stack(values) for method, values in curves.items() if values}
 
@@ -213,22 +219,10 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "seeds"])
 
 
-def pairs(results: pd.DataFrame, across: bool = False) -> pd.DataFrame:
-    """The rows tested where they were trained, or `across` all, with a column `pair` to print: "a", or "a → b".
-
-    Raises ValueError where there is no such row.
-    """
-    same = results["train_dataset"] == results["test_dataset"]
-    if not across and not same.any():
-        raise ValueError("no method was tested on the data set it was trained on; across=True shows the other pairs")
-    name = results["train_dataset"].where(same, results["train_dataset"] + " → " + results["test_dataset"])
-    return results.assign(pair=name)[same | across]
-
-
 def costs(results: pd.DataFrame) -> pd.DataFrame:
-    """Results or their summary -> a row a method, a column a metric of COSTS; means where there are several."""
-    rows, values = results[results["metric"].isin(COSTS)], "value" if "value" in results else "mean"
-    return rows.pivot_table(index="method", columns="metric", values=values, sort=False).reindex(columns=COSTS)
+    """A row a method, a column a metric of COSTS; means where there are several."""
+    rows = results[results["metric"].isin(COSTS)]
+    return rows.pivot_table(index="method", columns="metric", values="value", sort=False).reindex(columns=COSTS)
 
 
 def clip(methods: Sequence[str]) -> str:

@@ -168,22 +168,13 @@ def _names(node: ast.AST, of: Module, module: str | None = None) -> list[tuple[s
                 found.append((module, part.id))
             elif part.id in of.imports and of.imports[part.id][1] is not None:
                 found.append(of.imports[part.id])
-        elif isinstance(part, ast.Attribute) and (dotted := _dotted(part)):
-            base, _, name = dotted.rpartition(".")
-            first, _, rest = base.partition(".")
+        elif isinstance(part, ast.Attribute):
+            first, _, rest = ast.unparse(part.value).partition(".")
             if first in of.imports and of.imports[first][1] is None:
                 target = ".".join(filter(None, [of.imports[first][0], rest]))
                 if target in _TEXTS:
-                    found.append((target, name))
+                    found.append((target, part.attr))
     return found
-
-
-def _dotted(node: ast.Attribute) -> str | None:
-    value = node.value
-    if isinstance(value, ast.Name):
-        return f"{value.id}.{node.attr}"
-    before = _dotted(value) if isinstance(value, ast.Attribute) else None
-    return f"{before}.{node.attr}" if before else None
 
 
 @cache
@@ -197,16 +188,13 @@ def _module_of(text: str) -> Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
             for alias in node.names:
-                as_module = f"{node.module}.{alias.name}"
-                imports[alias.asname or alias.name] = (
-                    (as_module, None) if as_module in _TEXTS else (node.module, alias.name)
-                )
+                module, name = f"{node.module}.{alias.name}", alias.asname or alias.name
+                imports[name] = (module, None) if module in _TEXTS else (node.module, alias.name)
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.partition(".")[0] in PACKAGES:
-                    imports[alias.asname or alias.name.partition(".")[0]] = (
-                        alias.name if alias.asname else alias.name.partition(".")[0], None,
-                    )  # fmt: skip
+                package = alias.name.partition(".")[0]
+                if package in PACKAGES:
+                    imports[alias.asname or package] = (alias.name if alias.asname else package, None)
 
     def define(name: str, node: ast.stmt) -> None:  # a name that is given twice is all that it is given
         definitions[name] = ast.Module([definitions[name], node], []) if name in definitions else node

@@ -1,11 +1,8 @@
 """How sure a number is: intervals over seeds, and over seeds, identities and their queries together."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
@@ -13,45 +10,23 @@ from scipy.special import stdtrit
 BLOCK = 250  # resamples at once: bounds the bootstrap's memory
 
 
-class Interval(NamedTuple):
-    """A number with the bounds of its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """One metric over seeds: Student's t interval of the mean, n - 1 degrees of freedom.
+def seed_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """One metric over seeds: its mean, low and high of the 95 % interval by Student's t, n - 1 degrees of freedom.
 
     values: float [n_seeds]. One seed has no interval: low and high are NaN.
-    Raises ValueError where there is no value, one isn't finite, or level is not between 0 and 1.
+    Raises ValueError where there is no value or one isn't finite.
     """
     values = np.asarray(values, float)
     _check(values, "values", ndim=1)
-    _check_level(level)
-    mean = float(values.mean())
-    if len(values) == 1:
-        return Interval(mean, float("nan"), float("nan"))
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
-    return Interval(mean, mean - half, mean + half)
-
-
-def bootstrap(
-    statistic: Callable[..., np.ndarray], aps: Sequence[np.ndarray], tests: Sequence[str] | None = None,
-    identities: Mapping[str, np.ndarray] | None = None, n: int = 10_000, level: float = 0.95, seed: int = 0,
-) -> Interval:  # fmt: skip
-    """`statistic` of several mAPs, with the percentile interval of its `resamples`, whose arguments these are.
-
-    bootstrap(lambda a, b: a - b, [ap_of_a, ap_of_b], identities={"": pid})
-    """
-    mean, drawn = resamples(statistic, aps, tests, identities, n, seed)
-    return Interval(mean, *percentiles(drawn, level))
+    mean, half = float(values.mean()), float("nan")
+    if len(values) > 1:
+        half = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
 
 
 def resamples(
-    statistic: Callable[..., np.ndarray], aps: Sequence[np.ndarray], tests: Sequence[str] | None = None,
-    identities: Mapping[str, np.ndarray] | None = None, n: int = 10_000, seed: int = 0,
+    statistic: Callable[..., np.ndarray], aps: Sequence[np.ndarray], tests: Sequence[str],
+    identities: Mapping[str, np.ndarray], n: int = 10_000, seed: int = 0,
 ) -> tuple[float, np.ndarray]:  # fmt: skip
     """`statistic` of several mAPs, and what it would have been with other identities, other pictures and other seeds.
 
@@ -71,16 +46,15 @@ def resamples(
         statistic: takes an mAP for each table, arrays [n] alike, e.g. a difference, or 1 - a / b.
         aps: AP of each query, float [n_seeds, n_queries]; seeds in the same order in all.
         tests: the test set of each table, by any name; tables of one test set share their queries, those of different
-            ones are drawn apart. By default all share theirs, and the name is "".
+            ones are drawn apart.
         identities: by test set, whose each query is, int [n_queries]; where it says nothing, each is its own.
     Returns:
         The statistic of the mAPs as they are, and of each resample, float [n].
-    Raises:
-        ValueError: seeds or queries don't match, there are fewer than 2 queries or identities, a value isn't finite, or n
-            is impossible.
+
+    Raises ValueError where seeds or queries don't match, there are fewer than 2 queries or identities, a value isn't
+    finite, or n is impossible.
     """
     aps = [np.asarray(ap, float) for ap in aps]
-    tests = list(tests) if tests is not None else [""] * len(aps)
     if n < 2:
         raise ValueError(f"n: at least 2 resamples, not {n}")
     if not aps or len(tests) != len(aps):
@@ -95,7 +69,7 @@ def resamples(
             raise ValueError(f"aps[{place}] has {counts}: compare the AP of the same queries")
     places = {}
     for test, ap in first.items():
-        whose = np.arange(ap.shape[1]) if identities is None or test not in identities else np.asarray(identities[test])
+        whose = np.asarray(identities.get(test, range(ap.shape[1])))
         if whose.shape != ap.shape[1:]:
             raise ValueError(f"identities['{test}'] has shape {whose.shape}, its test set {ap.shape[1]} queries")
         numbers = np.unique(whose, return_inverse=True)[1]
@@ -107,12 +81,10 @@ def resamples(
     return float(statistic(*(ap.mean() for ap in aps))), statistic(*drawn)
 
 
-def percentiles(drawn: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def percentiles(drawn: np.ndarray, level: float = 0.95) -> list[float]:
     """Low and high of the percentile interval of resamples, float [n] (Efron and Tibshirani, "An Introduction to the
-    Bootstrap", 1993, ch. 13). Raises ValueError where level is not between 0 and 1."""
-    _check_level(level)
-    low, high = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
+    Bootstrap", 1993, ch. 13)."""
+    return np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)]).tolist()
 
 
 def p_value(drawn: np.ndarray) -> float:
@@ -182,8 +154,3 @@ def _check(values: np.ndarray, name: str, ndim: int) -> None:
         raise ValueError(f"{name}: expected {ndim} dimension(s) and at least one value, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"{name}: holds NaN or infinity at index {np.argwhere(~np.isfinite(values))[0].tolist()}")
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level: between 0 and 1, such as 0.95, not {level}")

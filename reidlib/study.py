@@ -147,7 +147,8 @@ class Study:
 
         configuration: "" for this study's networks, "paper" for those of params/paper.yaml with random weights.
         """
-        return measuring.load_costs(self.plan.costs(configuration), self.store)
+        folder = self.store.make(self.plan.costs(configuration))
+        return pd.read_csv(folder / "costs.csv", converters={"value": float})  # pandas' own parser may round
 
     def state(self) -> pd.DataFrame:
         """Each unit of work: columns unit, kind, state (finished, half done, stale, missing), why."""
@@ -158,12 +159,9 @@ class Study:
 def open_study(study: str | Path = "auto", overrides: list[str] = (), validation: float = 0.0) -> Study:
     """Open the study of a params file, with the layouts, gates and terms that its plugins add.
 
-    Args:
-        study: a params file, looked for in the working directory and the folders above it; "auto" is params/demo.yaml
-            where `make study` has run it on this machine, else params/smoke.yaml, which takes minutes from nothing.
-        overrides, validation: see `params.load` and `Study`.
-    Raises:
-        ParamsError: in one message, all that is wrong with the file.
+    study: a params file, looked for in the working directory and the folders above it; "auto" is params/demo.yaml where
+    `make study` has run it on this machine, else params/smoke.yaml, which takes minutes from nothing. overrides: see
+    `params.load`, which also says what is raised.
     """
     if study == "auto":
         demo = params.find("params/demo.yaml")

@@ -11,28 +11,25 @@ import numpy as np
 import pandas as pd
 from pylatexenc.latexencode import UnicodeToLatexEncoder
 
-from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, falls, gain, kd_variants
+from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, gain, kd_variants
 from reidlib.methods import TAUGHT, Expert, Moe, label, parse, taught_by
-from reidlib.results import Results, clip, configured, costs, datasets, evaluated, pairs, select, summary, title
+from reidlib.results import Results, at_home, clip, configured, costs, datasets, evaluated, select, summary, title
 
 
 def main_table(
     results: pd.DataFrame, methods: Sequence[str] | None = None,
-    metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"), across: bool = False,
+    metrics: Sequence[str] = ("mAP", "rank-1", "rank-5", "mINP"),
 ) -> pd.DataFrame:  # fmt: skip
     """A row a method; columns (data set, metric) in percent as "75.2 ± 1.1", the 95 % interval over the seeds.
 
     methods: these, in this order; None: all but variants.
-    across: also the methods tested on another data set than their training's, as "a → b".
     """
-    rows = pairs(summary(results), across)
-    names = list(dict.fromkeys(rows["pair"]))
-    rows = select(rows, methods)[lambda t: t["metric"].isin(metrics)]
+    rows = select(at_home(summary(results)), methods)[lambda t: t["metric"].isin(metrics)]
     methods = list(rows["method"].unique()) if methods is None else methods
     half = 100 * (rows["high"] - rows["mean"])
     text = [f"{100 * m:.1f}" + ("" if np.isnan(h) else f" ± {h:.1f}") for m, h in zip(rows["mean"], half)]
-    table = rows.assign(text=text).pivot(index="method", columns=["pair", "metric"], values="text")
-    present = [(pair, metric) for pair in names for metric in metrics if (pair, metric) in table]
+    table = rows.assign(text=text).pivot(index="method", columns=["train_dataset", "metric"], values="text")
+    present = [(dataset, metric) for dataset in datasets(results) for metric in metrics if (dataset, metric) in table]
     table = table.loc[[m for m in methods if m in table.index], present].fillna("")
     return table.rename(index=label).rename_axis(index=None, columns=[None, None])
 
@@ -50,7 +47,7 @@ def efficiency_table(results: pd.DataFrame, configuration: str | None = None) ->
         "latency (ms)": table["latency_ms"], "latency IQR (ms)": table["spread"],
         "throughput (pictures/s)": table["throughput"], "memory (MB)": table["peak_memory_mb"],
         "file (MB)": table["file_mb"],
-    }).map(digits)  # fmt: skip
+    }).map("{:.4g}".format).astype(float)  # fmt: skip
     for method, name in {"moe:soft": "MoE", **{m: label(m) for m in [clip(table.index)] if m}}.items():
         for metric, heading in {"parameters": "parameters", "latency_ms": "time"}.items():
             if method in table.index:
@@ -131,23 +128,28 @@ def _with_costs(table: pd.DataFrame, rows: pd.DataFrame, methods: Sequence[str])
     scales = {"parameters (M)": ("parameters", 1e6), "MACs (G)": ("macs", 1e9), "latency (ms)": ("latency_ms", 1)}
     measured = costs(rows[rows["method"].isin(methods)]).rename(index=label)
     for name, (metric, scale) in scales.items() if len(measured) else ():
-        table["cost", name] = (measured[metric] / scale).map(digits)
+        table["cost", name] = (measured[metric] / scale).map("{:.4g}".format).astype(float)
     return table
 
 
-def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str] | None = None) -> pd.DataFrame:
+def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
     """Each method on data sets it wasn't trained on: its mAP there and, with intervals, its fall.
 
     The fall is against the same method trained on that data set, in points and relative, and against its own mAP on the
     data set it was trained on. After training on several at once ("a+b") it is what that costs (or, negative, gives).
     """
-    lines = []
-    for _, line in falls(rows, evaluations, methods).iterrows():
-        home = by_seed(rows, line["method"], line["test"], line["test"])
-        there = by_seed(rows, line["method"], line["train"], line["test"])
-        falls_by = ("points", "relative", "own")
-        texts = [_points([line[f"{fall}{end}"] for end in ("", "_low", "_high")]) for fall in falls_by]
-        lines.append((label(line["method"]), line["train"], line["test"], _percent(there), _percent(home), *texts))
+    lines, keys = [], ["method", "train_dataset", "test_dataset"]
+    across = rows[(rows["train_dataset"] != rows["test_dataset"]) & (rows["metric"] == "mAP")]
+    for method, train, test in across[keys].drop_duplicates().itertuples(index=False):
+        there, target, home = (method, train, test), (method, test, test), (method, train, train)
+        falls = [
+            compare(rows, evaluations, lambda mAP, target: target - mAP, [there, target]),
+            compare(rows, evaluations, lambda mAP, target: 1 - mAP / target, [there, target]),
+            compare(rows, evaluations, lambda mAP, home: home - mAP, [there, home]),
+        ]
+        if falls[0] is not None:
+            values = (_percent(by_seed(rows, *cell)) for cell in (there, target))
+            lines.append((label(method), train, test, *values, *map(_points, falls)))
     columns = ["method", "trained on", "tested on", "mAP (%)", "trained on the target (%)", "fall (points)", "fall (%)",
                "fall from its own test set (points)"]  # fmt: skip
     return pd.DataFrame(lines, columns=columns).set_index("method").rename_axis(index=None)
@@ -166,17 +168,10 @@ def _points(comparison: Sequence[float] | None) -> str:
     return f"{mean:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−")
 
 
-def digits(value: float) -> float:
-    """Four digits of it, as tables print a cost."""
-    return float(f"{value:.4g}")
-
-
 # as files
 
 
-def write_table(
-    results: Results, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True
-) -> pd.DataFrame:  # fmt: skip
+def write_table(results: Results, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True) -> pd.DataFrame:
     """tables/<name>.csv, .md and .tex in `results.output`, the latter two with caption and the study's note; -> `table`.
 
     An empty table is not written, and a former one by its name is removed.

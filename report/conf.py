@@ -9,6 +9,7 @@ from sphinx.util.logging import getLogger
 
 extensions = ["myst_nb"]
 language = "en"
+exclude_patterns = ["tables"]  # they are on the first page
 myst_enable_extensions = ["attrs_inline", "dollarmath"]
 myst_update_mathjax = False
 

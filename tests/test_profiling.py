@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from reidlib import profiling
+from benchmarks import timing
+from reidlib import profiling, results
 from reidlib.encoders import build
 from reidlib.models import Embedder
 from reidlib.params import EncoderParams
@@ -36,7 +37,7 @@ def profiled():
 def test_one_row_a_model_and_metric(profiled):
     table, values = profiled
     assert list(table.columns) == ["method", "metric", "value", "spread"]
-    assert set(values.columns) == set(profiling.METRICS) and list(values.index) == ["a", "b"]
+    assert set(values.columns) == set(results.COSTS) and list(values.index) == ["a", "b"]
     assert (values > 0).all(axis=None)
     timed = table["metric"].isin(["latency_ms", "throughput"])
     assert (table["spread"].notna() == timed).all() and (table["spread"][timed] >= 0).all()
@@ -101,4 +102,4 @@ def test_macs_are_the_mean_over_pictures_where_they_depend_on_the_picture():
 
 
 def test_machine_name_tells_the_version():
-    assert f"torch {torch.__version__.partition('+')[0]}" in profiling.machine_name(CPU)
+    assert f"torch {torch.__version__.partition('+')[0]}" in timing.machine_name(CPU)

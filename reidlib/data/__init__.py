@@ -7,5 +7,3 @@ Only what needs no torch is exported here; import the rest from its module, for 
 from reidlib.data.dataset import DataError, Dataset, mixed, validation_split
 from reidlib.data.hashes import file_hashes
 from reidlib.data.layouts import LAYOUTS, load
-
-__all__ = ["LAYOUTS", "DataError", "Dataset", "file_hashes", "load", "mixed", "validation_split"]

@@ -13,16 +13,13 @@ COLUMNS = ("path", "pid", "camid", "split")
 def read_csv(root: Path, table: str | Path | None = None) -> Dataset:
     """A data set from a CSV file with the columns path, pid, camid, split; further columns are kept.
 
-    Args:
-        root: the folder that `path` is relative to; without `table` also a .csv file itself, whose paths are then
-            relative to its folder.
-        table: the CSV file, by its path from `root` or from the working directory; None: the only one in `root`.
+    root: the folder that `path` is relative to; without `table` also a .csv file itself, whose paths are then relative to
+    its folder. table: the CSV file, by its path from `root` or from the working directory; None: the only one in `root`.
 
     split is train, query or gallery; a picture in query and in gallery has two rows. pid and camid are whole numbers,
     pid -1 is junk. There is no distractor here: where a table has an identity 0, all identities become one higher.
     Raises DataError where there is no such table; what is wrong in it is left in the Dataset's `problems`.
     """
-    root = Path(root).expanduser().absolute()
     root, table = _find(root, table)
     try:
         # index_col: the first column is no index where each row has a comma more than the header

@@ -14,7 +14,6 @@ from typing import Any
 from reidlib.data.dataset import DataError, first_five
 
 THREADS = 8  # more than cores, for they mostly wait for the disk
-CHUNK = 64  # files a thread takes at a time
 WAIT = 10  # seconds for another process to let go of the cache
 RECENT = 2 * 10**9  # nanoseconds: changed again so soon, a file may have the same time (file systems count in steps)
 TABLE = "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT) WITHOUT ROWID"
@@ -36,21 +35,14 @@ def file_hashes(paths: Sequence[str | Path], cache: str | Path | None = None) ->
             failures.append(str(error))
     cached = _in_cache(cache, lambda database: _look_up(database, states)) if cache is not None else None
     known = dict(cached or {})
-    unknown, started = [path for path in states if path not in known], time.time_ns()
-
-    def hash_chunk(start: int) -> tuple[dict[str, str], list[str]]:
-        hashes, failed = {}, []
-        for path in unknown[start : start + CHUNK]:
-            try:
-                hashes[path] = _sha256(path)
-            except OSError as error:
-                failed.append(str(error))
-        return hashes, failed
-
+    started = time.time_ns()
     with ThreadPoolExecutor(THREADS) as pool:
-        for hashes, failed in pool.map(hash_chunk, range(0, len(unknown), CHUNK)):
-            known |= hashes
-            failures += failed
+        unknown = {path: pool.submit(_sha256, path) for path in states if path not in known}
+        for path, hashed in unknown.items():
+            try:
+                known[path] = hashed.result()
+            except OSError as error:
+                failures.append(str(error))
     if failures:
         raise DataError(f"{len(failures)} of {len(paths)} files can't be read: {first_five(failures)}")
     settled = [path for path in unknown if states[path].st_mtime_ns < started - RECENT]

@@ -10,12 +10,12 @@ A new layout is a function and a name, from wherever it is written:
 It may return a Dataset instead, with notes and problems of its own. Either is checked as the others are.
 """
 
-import difflib
 import inspect
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +23,7 @@ import pandas as pd
 from reidlib.data.checks import check
 from reidlib.data.csv_table import read_csv
 from reidlib.data.dataset import SPLITS, DataError, Dataset, first_five
+from reidlib.params import nearest
 
 
 @dataclass(frozen=True)
@@ -37,36 +38,27 @@ class Folders:
 
 
 MARKET1501 = Folders(
-    title="Market-1501",
-    folder="Market-1501-v15.09.15",
+    title="Market-1501", folder="Market-1501-v15.09.15", pattern=r"(-1|\d+)_c(\d+)s\d+_.*\.(jpe?g|png)",
     folders={"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
-    pattern=r"(-1|\d+)_c(\d+)s\d+_.*\.(jpe?g|png)",
     source="download it from the data set's home page (Zheng et al., ICCV 2015) and unpack it",
-)
+)  # fmt: skip
 VERI776 = Folders(
-    title="VeRi-776",
-    folder="VeRi",
+    title="VeRi-776", folder="VeRi", pattern=r"(\d+)_c(\d+)_.*\.(jpe?g|png)",
     folders={"train": "image_train", "query": "image_query", "gallery": "image_test"},
-    pattern=r"(\d+)_c(\d+)_.*\.(jpe?g|png)",
     source="ask its authors for it, as the data set's home page (Liu et al., ECCV 2016) says, and unpack it",
-)
+)  # fmt: skip
 
 
 def load(name: str, root: str | Path, **options) -> Dataset:
     """Reads the data set laid out as `name` (a key of LAYOUTS) from `root`, and checks it.
 
-    Args:
-        name: "market1501", "veri776" or "csv", or what else LAYOUTS has.
-        root: for the first two the published folder, the folder that holds it, or any folder with the published
-            sub-folders; for "csv" see `read_csv`.
-        options: what the layout's function takes beside `root`; "csv" takes `table`.
+    root: for "market1501" and "veri776" the published folder, the folder that holds it, or any folder with the published
+    sub-folders; for "csv" see `read_csv`. options: what the layout's function takes beside `root`; "csv" takes `table`.
 
     Raises ValueError for an unknown name or option, and DataError, listing all that is wrong, for unusable data.
     """
     if name not in LAYOUTS:
-        near = difflib.get_close_matches(name.lower().replace("-", ""), LAYOUTS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(LAYOUTS)}."
-        raise ValueError(f"No data set layout is called {name!r}: {hint}")
+        raise ValueError(f"No data set layout is called {name!r}{nearest(name.lower(), list(LAYOUTS))}")
     read, root = LAYOUTS[name], Path(root).expanduser().absolute()
     try:
         inspect.signature(read).bind(root, **options)
@@ -76,23 +68,11 @@ def load(name: str, root: str | Path, **options) -> Dataset:
     return check(dataset if isinstance(dataset, Dataset) else Dataset(name, root, *dataset))
 
 
-def read_market1501(root: Path) -> Dataset:
-    """Market-1501 (Zheng et al. 2015), or what is laid out as it is."""
-    return _read_folders(MARKET1501, root)
-
-
 def read_veri776(root: Path) -> Dataset:
     """VeRi-776 (Liu et al. 2016), with the columns type and color where its labels give them."""
     dataset = _read_folders(VERI776, root)
     _add_labels(dataset)
     return dataset
-
-
-LAYOUTS: dict[str, Callable[..., Dataset]] = {
-    "market1501": read_market1501,
-    "veri776": read_veri776,
-    "csv": read_csv,
-}
 
 
 def _read_folders(layout: Folders, root: Path) -> Dataset:
@@ -177,3 +157,8 @@ def _text(file: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("gb18030", errors="replace")
+
+
+LAYOUTS: dict[str, Callable[..., Dataset]] = {
+    "market1501": partial(_read_folders, MARKET1501), "veri776": read_veri776, "csv": read_csv,
+}  # fmt: skip

@@ -6,9 +6,3 @@ from reidlib.figures.insight import dataset_statistics, embedding_map, gate_weig
 from reidlib.figures.overview import method_overview
 from reidlib.figures.pictures import captioned_sheet, paired_lists, ranked_lists, sample_sheet
 from reidlib.figures.style import save, write
-
-__all__ = [
-    "ablation_bars", "accuracy_bars", "captioned_sheet", "cmc_curves", "cross_domain_heatmap", "dataset_statistics",
-    "efficiency_bars", "embedding_map", "gate_weights", "method_overview", "paired_lists", "pareto", "ranked_lists",
-    "sample_sheet", "save", "training_curves", "write",
-]  # fmt: skip

@@ -1,6 +1,7 @@
 """Figures of how well methods find what they are asked for."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -9,40 +10,33 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reidlib.figures.style import INK, WIDTH, colour, line_styles, method_axis, styled
+from reidlib.figures.style import INK, LINES, WIDTH, colour, method_axis, styled
 from reidlib.methods import label, parse
-from reidlib.results import pairs, select, summary
+from reidlib.results import at_home, select, summary
 
 
 @styled
-def accuracy_bars(
-    table: pd.DataFrame, metric: str = "mAP", across: bool = False, methods: Sequence[str] | None = None
-) -> Figure:
+def accuracy_bars(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[str] | None = None) -> Figure:
     """A panel a data set, a bar a method: mean and 95 % interval over the seeds; every seed a dot.
 
-    table: of `results.summary`, or the results themselves, which have the seeds' values.
-    across: also the methods tested on another data set than their training's.
     methods: only these; None: all but variants ("student/size=small").
     """
-    table = select(table, methods)
-    rows = pairs(_rows(table)[lambda t: t["metric"] == metric], across)
-    shown, panels = list(rows["method"].unique()), rows["pair"].unique()
+    seeds = at_home(select(results, methods)[lambda t: t["metric"] == metric])
+    rows = summary(seeds)
+    shown, panels = list(rows["method"].unique()), rows["test_dataset"].unique()
     size = (max(5.0, 1.9 + 2.9 * len(panels)), 0.8 + 0.27 * len(shown))
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
     longest = 0
     for axes, panel in zip(grid[0], panels):
-        own = rows[rows["pair"] == panel].set_index("method")
+        own = rows[rows["test_dataset"] == panel].set_index("method")
         places = [shown.index(method) for method in own.index]
         mean, low, high = (100 * own[c].to_numpy() for c in ("mean", "low", "high"))
         axes.barh(places, mean, height=0.72, color=[colour(m) for m in own.index], alpha=0.75)
         whiskers = np.nan_to_num([mean - np.maximum(low, 0), high - mean])
         axes.errorbar(mean, places, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
-        tip = mean + whiskers[1]
-        if "value" in table:
-            seeds = pairs(table[table["metric"] == metric], across).query("pair == @panel")
-            for method, value in zip(seeds["method"], 100 * seeds["value"]):
-                axes.plot(value, shown.index(method), "o", ms=3, mfc="white", mec=INK, mew=0.8)
-            tip = np.maximum(tip, 100 * seeds.groupby("method")["value"].max()[own.index].to_numpy())
+        dots = seeds[seeds["test_dataset"] == panel]
+        axes.plot(100 * dots["value"], list(map(shown.index, dots["method"])), "o", ms=3, mfc="white", mec=INK, mew=0.8)
+        tip = np.maximum(mean + whiskers[1], 100 * dots.groupby("method")["value"].max()[own.index].to_numpy())
         for place, value, end in zip(places, mean, tip):
             axes.annotate(f"{value:.1f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
         longest = max(longest, tip.max())
@@ -62,7 +56,8 @@ def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
     shown, panels = list(differences["method"].unique()), differences["dataset"].unique()
     changes, bases = [parse(method).changes() for method in shown], {parse(method).base for method in shown}
     same = len(bases) == 1 and all(changes)  # then the variant alone is name enough
-    names = [_change(change) for change in changes] if same else [label(method) for method in shown]
+    told = [", ".join(f"{what} = {value.replace('+', ' + ')}" for what, value in change.items()) for change in changes]
+    names = told if same else [label(method) for method in shown]
     to = f"to {label(bases.pop())}" if same else "to the base"
     size = (min(WIDTH, 2.6 + 2.6 * len(panels)), 1.2 + 0.27 * len(shown) + 0.25 * bool(title))
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -81,7 +76,7 @@ def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
         axes.set(title=panel)
         method_axis(axes, shown)
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("\n".join(textwrap.wrap(f"difference in mAP {to} (points)", 72 // len(panels))))
+        axes.set_xlabel(textwrap.fill(f"difference in mAP {to} (points)", 72 // len(panels)))
     handles = [Line2D([], [], marker="o", ls="-", color=INK, mfc=face, mew=1.4) for face in (INK, "white")]
     style = {"loc": "outside upper center", "ncols": 2, "title": title or None, "title_fontsize": 11}
     figure.legend(handles, ["95 % interval leaves out 0", "includes 0"], **style)
@@ -124,7 +119,7 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
             weight = "bold" if trains[row] == tests[column] else "normal"
             style = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
             axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **style)
-        axes.set_title("\n".join(textwrap.wrap(label(method), 22)), fontsize=9)
+        axes.set_title(textwrap.fill(label(method), 22), fontsize=9)
         axes.set_xticks(np.arange(len(tests)) + 0.5, tests, fontsize=8, rotation=0 if len(tests) < 3 else 30)
         axes.set_yticks(np.arange(len(trains)) + 0.5, [name.replace("+", "\n+ ") for name in trains], fontsize=8)
         axes.tick_params(length=0)
@@ -148,20 +143,14 @@ def cmc_curves(curves: dict[str, np.ndarray], title: str, ranks: int = 20) -> Fi
     curves: for each method, fractions float [seeds, at least `ranks`].
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    for method, style in line_styles(list(curves)).items():
-        values = 100 * np.asarray(curves[method])[:, :ranks]
+    drawn = Counter()  # lines of each colour
+    for method, fractions in curves.items():
+        values, hue = 100 * np.asarray(fractions)[:, :ranks], colour(method)
         places = np.arange(1, values.shape[1] + 1)
-        axes.plot(places, values.mean(0), label=label(method), **style)
-        axes.fill_between(places, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(places, values.mean(0), label=label(method), color=hue, linestyle=LINES[drawn[hue] % len(LINES)])
+        axes.fill_between(places, values.min(0), values.max(0), color=hue, alpha=0.15, linewidth=0)
+        drawn[hue] += 1
     axes.set(title=title, xlabel="rank k", ylabel="queries with a match among the first k (%)", xlim=(1, ranks))
     axes.set_xticks([1, *range(5, ranks + 1, 5)])
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3.2)
     return figure
-
-
-def _rows(table: pd.DataFrame) -> pd.DataFrame:
-    return summary(table) if "value" in table else table
-
-
-def _change(changes: dict[str, str]) -> str:
-    return ", ".join(f"{what} = {value.replace('+', ' + ')}" for what, value in changes.items())

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from reidlib.figures.style import INK, MARKERS, WIDTH, colour, method_axis, short_number, styled
 from reidlib.methods import label, parse
-from reidlib.results import costs, pairs, select, summary
+from reidlib.results import at_home, costs, select, summary
 
 
 @styled
@@ -26,20 +26,20 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
     """
     changes = {method: parse(method).changes() for method in table["method"].unique()}
     kept = select(table, [method for method, change in changes.items() if change.keys() <= {"size"}])
-    cost, rows = costs(kept), pairs(summary(kept[kept["metric"] == metric]))
+    cost, rows = costs(kept), at_home(summary(kept[kept["metric"] == metric]))
     for method in rows["method"].unique():
         twins = [twin for twin in cost.index if changes[method] and changes[twin] == changes[method]]
         if method not in cost.index and twins:
             cost.loc[method] = cost.loc[twins[0]]
     rows = rows[rows["method"].isin(cost.index)]
-    sets, axis = rows["pair"].unique(), {"latency_ms": "latency of one picture (ms)", "parameters": "parameters"}
-    most = rows.groupby("pair")["method"].nunique().max()
+    sets, axis = rows["test_dataset"].unique(), {"latency_ms": "latency of one picture (ms)", "parameters": "parameters"}
+    most = rows.groupby("test_dataset")["method"].nunique().max()
     size = (WIDTH, 0.4 + len(sets) * max(2.6, 0.7 + 0.17 * most))
     between = 0.25 + 0.062 * max(len(_short_name(method)) for method in rows["method"])  # inches, for the names
     widths = [(WIDTH - 0.8 - between) / 2, between, (WIDTH - 0.8 - between) / 2]
     figure, grid = plt.subplots(len(sets), 3, figsize=size, sharey="row", squeeze=False, width_ratios=widths)
     for (left, names, right), name in zip(grid, sets):
-        own = rows[rows["pair"] == name].set_index("method").sort_values("mean", kind="stable")
+        own = rows[rows["test_dataset"] == name].set_index("method").sort_values("mean", kind="stable")
         mean, low, high = (100 * own[c] for c in ("mean", "low", "high"))
         for axes, (metric_of_cost, text) in zip((left, right), axis.items()):
             x = cost[metric_of_cost][own.index]

@@ -94,7 +94,7 @@ def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str | Sequen
     ink, mean = {"color": INK}, {"marker": "D", "markerfacecolor": PALETTE[1], "markeredgecolor": INK, "markersize": 4}
     parts = {"boxprops": {"facecolor": PALETTE[9], "edgecolor": INK}, "medianprops": ink | {"linewidth": 1.6},
              "meanprops": mean, "whiskerprops": ink, "capprops": ink, "flierprops": {"markersize": 1}}  # fmt: skip
-    for axes, group in zip(panels.values(), groups):
+    for (column, axes), group in zip(panels.items(), groups):
         names = [f"{name} ({len(values)})" for name, values in group]
         boxes = [values.to_numpy() for _, values in group]
         axes.boxplot(boxes, positions=range(len(boxes)), orientation="horizontal", widths=0.6, showmeans=True,
@@ -102,8 +102,7 @@ def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str | Sequen
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.grid(False, axis="y")
-    for column, axes in panels.items():
-        axes.set(ylabel={"camid": "camera", "domain": "data set", "color": "colour"}.get(column, column))
+        axes.set_ylabel({"camid": "camera", "domain": "data set", "color": "colour"}.get(column, column))
     figure.align_ylabels(list(panels.values()))
     panels[by[0]].set_title("line: median, diamond: mean (pictures)")
     for axes in (left, *panels.values()):

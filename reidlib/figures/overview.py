@@ -104,7 +104,7 @@ def _box(axes, x, y, width, height, heading: str, words: Sequence[str], colour: 
     _frame(axes, x, y, width, height, colour, linestyle, "white")
     letters = int((width - 0.1) / 0.058)  # a letter at 7 points is about 0.058 inches wide
     lines = [line for text in words for line in ([text] if "$" in text else textwrap.wrap(text, letters))]
-    heading = "\n".join(textwrap.wrap(heading, int((width - 0.1) / 0.07)))
+    heading = textwrap.fill(heading, int((width - 0.1) / 0.07))
     step, lead = 0.125, 0.145 * (1 + heading.count("\n"))
     top = y + height / 2 + (lead + step * len(lines)) / 2
     at = {"ha": "center", "va": "center", "color": INK}

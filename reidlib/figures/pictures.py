@@ -23,16 +23,16 @@ GAP, WORDS = 0.08, 0.22  # inches between two pictures, and above a picture for 
 
 
 @styled
-def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0, height: float = 1.0) -> Figure:
+def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0) -> Figure:
     """A row of pictures for each of some random identities, sorted by camera, from as many cameras as possible.
 
-    frame: columns path, pid, camid. height: of a picture, in inches, at most.
+    frame: columns path, pid, camid.
     """
     rng = np.random.default_rng(seed)
     known = frame[frame["pid"] > 0]
     drawn = np.sort(rng.permutation(known["pid"].unique())[:ids])
     per_id = min(per_id, known["pid"].value_counts()[drawn].max())
-    width, height = _cell(per_id, known["path"].iloc[0], height)
+    width, height = _cell(per_id, known["path"].iloc[0])
     figure, axes = _sheet(per_id, width, len(drawn) * (height + WORDS))
     for row, pid in enumerate(drawn):
         own = known[known["pid"] == pid].sample(frac=1, random_state=rng)
@@ -55,7 +55,7 @@ def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int 
     figure, axes = _sheet(columns, width, height * -(-len(pictures) // columns), left=0)
     for place, (picture, caption) in enumerate(zip(pictures, captions)):
         box = (place % columns * width + GAP / 2, place // columns * height, width - GAP, height - words)
-        below = {"text": "\n".join(textwrap.wrap(caption, 26)), "fontsize": 8}
+        below = {"text": textwrap.fill(caption, 26), "fontsize": 8}
         _show(axes, np.asarray(picture), box, below=below)
     return figure
 
@@ -69,7 +69,7 @@ def ranked_lists(
     query: rows with path and, to be printed, ap. order, correct: [rows, k], see `retrieval_examples`.
     """
     rows, k = order.shape
-    width, height = _cell(k + 1, query["path"].iloc[0], 1.0)
+    width, height = _cell(k + 1, query["path"].iloc[0])
     figure, axes = _sheet(k + 1, width, rows * (height + WORDS), above=0.25)
     for row, (_, asked) in enumerate(query.iterrows()):
         box = lambda column: (column * width + GAP / 2, row * (height + WORDS) + WORDS, width - GAP, height)  # noqa: B023, E731
@@ -84,16 +84,14 @@ def ranked_lists(
 
 
 @styled
-def paired_lists(comparison: "Disagreement", height: float = 0.85) -> Figure:
+def paired_lists(comparison: "Disagreement") -> Figure:
     """Beside each query what two methods find, one above the other, ticked green or crossed red.
 
-    height: of a picture, in inches, at most. Where there is no such query, the figure says so.
+    Where there is no such query, the figure says so.
     """
     worse, better = map(label, comparison.lists)
-    caption = [
-        f"First answer wrong by “{worse}”, right by “{better}”: {comparison.found} of {comparison.queries} queries",
-        f"(the other way round: {comparison.reverse})",
-    ]
+    said = f"First answer wrong by “{worse}”, right by “{better}”: {comparison.found} of {comparison.queries} queries"
+    caption = [said, f"(the other way round: {comparison.reverse})"]
     if not len(comparison.query):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.0))
         axes.set_axis_off()
@@ -101,7 +99,7 @@ def paired_lists(comparison: "Disagreement", height: float = 0.85) -> Figure:
         return figure
     rows, k = next(iter(comparison.lists.values()))[0].shape
     asked, named = 0.85, 1.1  # inches for the query and for the methods' names
-    width, height = _cell(k, comparison.query["path"].iloc[0], height, margin=asked + named)
+    width, height = _cell(k, comparison.query["path"].iloc[0], 0.85, margin=asked + named)
     line, pair = height + WORDS, 2 * (height + WORDS) + GAP
     figure, axes = _sheet(k, width, rows * pair - GAP, left=asked + named, above=0.55)
     axes.set_xlim(-asked - named, k * width)
@@ -109,13 +107,13 @@ def paired_lists(comparison: "Disagreement", height: float = 0.85) -> Figure:
         box = (-asked - named, row * pair + WORDS, asked, 2 * line - WORDS)
         _show(axes, path, box, INK, above={"text": "query"})
         for place, (method, (order, correct, ap)) in enumerate(comparison.lists.items()):
-            name = "\n".join([*textwrap.wrap(label(method), 14), f"AP {100 * ap[row]:.0f} %"])
+            name = f"{textwrap.fill(label(method), 14)}\nAP {100 * ap[row]:.0f} %"
             for rank, (found, hit) in enumerate(zip(order[row], correct[row])):
                 box = (rank * width + GAP / 2, row * pair + place * line + WORDS, width - GAP, height)
                 words = {} if rank else {"left": {"text": name, "fontsize": 8}}
                 _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_style(rank + 1, hit), **words)
     wide = int(13 * figure.get_figwidth())
-    figure.suptitle("\n".join(line for text in caption for line in textwrap.wrap(text, wide)), fontsize=10)
+    figure.suptitle("\n".join(textwrap.fill(text, wide) for text in caption), fontsize=10)
     return figure
 
 
@@ -131,9 +129,8 @@ def _sheet(columns: int, width: float, height: float, left: float = 0.75, above:
 
 
 def _show(
-    axes: plt.Axes, picture: str | Path | np.ndarray, box: tuple[float, float, float, float], frame: str | None = None,
-    **words: dict,
-) -> None:  # fmt: skip
+    axes: plt.Axes, picture: str | Path | np.ndarray, box: tuple[float, ...], frame: str | None = None, **words: dict
+) -> None:
     """A picture (a file, or uint8 [3, h, w]) as large as it can be in the middle of a box, framed in a colour.
 
     box: left, top, width, height. words: what stands "above", "below" or "left" of it, as arguments of `annotate`.
@@ -161,13 +158,11 @@ def _show(
 def _ranked_style(rank: int, hit: bool) -> dict:
     """Frame and words of an answer: a number, ticked green or crossed red."""
     colour = RIGHT if hit else WRONG
-    return {
-        "frame": colour,
-        "above": {"text": f"{rank} {'✓' if hit else '✗'}", "color": colour, "fontsize": 9, "fontweight": "bold"},
-    }
+    words = {"text": f"{rank} {'✓' if hit else '✗'}", "color": colour, "fontsize": 9, "fontweight": "bold"}
+    return {"frame": colour, "above": words}
 
 
-def _cell(columns: int, path, height: float, margin: float = 0.75) -> tuple[float, float]:
+def _cell(columns: int, path, height: float = 1.0, margin: float = 0.75) -> tuple[float, float]:
     """Width and height in inches of each of `columns` pictures like the one at `path`, at most `height` high."""
     with Image.open(path) as image:
         shape = max(0.75, image.width / image.height)  # labels need some width too

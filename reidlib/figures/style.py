@@ -57,15 +57,6 @@ def colour(method: str) -> str:
     return COLOURS[parse(method).kind]
 
 
-def line_styles(methods: Sequence[str]) -> dict[str, dict]:
-    """Colour and dashes of each method."""
-    seen, styles = {}, {}
-    for method in methods:
-        place = seen[colour(method)] = seen.get(colour(method), -1) + 1
-        styles[method] = {"color": colour(method), "linestyle": LINES[place % len(LINES)]}
-    return styles
-
-
 def method_axis(axes: plt.Axes, methods: Sequence[str]) -> None:
     axes.set_yticks(range(len(methods)), [label(method) for method in methods])
     axes.set_ylim(len(methods) - 0.4, -0.6)

@@ -6,8 +6,3 @@ Every objective takes (output, target) and returns named terms, already weighted
 from reidlib.losses.distillation import TERMS, distillation_loss, logit_distillation
 from reidlib.losses.gating import balance_loss, moe_loss, routing_loss
 from reidlib.losses.reid import Target, identity_loss, reid_loss, triplet_loss
-
-__all__ = [
-    "TERMS", "Target", "balance_loss", "distillation_loss", "identity_loss", "logit_distillation", "moe_loss", "reid_loss",
-    "routing_loss", "triplet_loss",
-]  # fmt: skip

@@ -4,26 +4,8 @@ An unknown or doubled key, a wrong type, an impossible value is refused by its f
 where one is near.
 """
 
-from reidlib.params.reading import ParamsError, check_names, find, load, nearest
+from reidlib.params.reading import ParamsError, check_names, find, load  # noqa: I001
 from reidlib.params.schema import (
-    AblationParams,
-    Augmentation,
-    Builtin,
-    DatasetParams,
-    DistillationParams,
-    EncoderParams,
-    ExpertParams,
-    MoeParams,
-    NetworkParams,
-    PretrainingParams,
-    ProfilingParams,
-    Recipe,
-    Runs,
-    StudyParams,
-)
-
-__all__ = [
-    "AblationParams", "Augmentation", "Builtin", "DatasetParams", "DistillationParams", "EncoderParams", "ExpertParams",
-    "MoeParams", "NetworkParams", "ParamsError", "PretrainingParams", "ProfilingParams", "Recipe", "Runs", "StudyParams",
-    "check_names", "find", "load", "nearest",
-]  # fmt: skip
+    Augmentation, DatasetParams, DistillationParams, EncoderParams, NetworkParams, PretrainingParams, Recipe, Runs,
+    StudyParams, nearest,
+)  # fmt: skip

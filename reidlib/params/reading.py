@@ -44,13 +44,10 @@ def find(study: str | Path) -> Path:
 
 
 def load(study: str | Path, overrides: Sequence[str] = ()) -> StudyParams:
-    """Read and check a params file.
+    """Read and check a params file, see `find`.
 
-    Args:
-        study: path of the file, see `find`.
-        overrides: "a.b.c=value" each, value in YAML, as `student.recipe.lr=0.001`.
-    Raises:
-        ParamsError: in one message, all that is wrong with the file.
+    overrides: "a.b.c=value" each, value in YAML, as `student.recipe.lr=0.001`.
+    Raises ParamsError: in one message, all that is wrong with the file.
     """
     path = find(study)
     try:
@@ -76,9 +73,7 @@ def check_names(
     wanted += [("moe.gates", gate, gates) for gate in params.moe.gates]
     wanted += [("moe.balance", gate, gates) for gate in params.moe.balance]
     wanted += [("distillation.terms", term, terms) for term in params.distillation.terms]
-    wrong = [
-        f"- {key}: there is no '{name}'{nearest(name, list(known))}" for key, name, known in wanted if name not in known
-    ]
+    wrong = [f"- {key}: there is no '{name}'{nearest(name, list(has))}" for key, name, has in wanted if name not in has]
     if wrong:
         raise ParamsError("\n".join([f"{path}: {len(wrong)} thing(s) to mend before this study can run", *wrong]))
 
@@ -89,18 +84,15 @@ def _overridden(tree: dict, override: str) -> dict:
         raise ParamsError(f"override '{override}': write it key.key=value, e.g. student.recipe.lr=0.001")
     tree = json.loads(json.dumps(tree))  # by a YAML alias, one mapping may stand in two places
     for (section, name), model in _MAPPINGS.items():
-        if key.startswith(f"{section}.{name}.") and isinstance(
-            tree.get(section), dict
-        ):  # one weight, not all the others too
+        # one weight is changed, not all the others too
+        if key.startswith(f"{section}.{name}.") and isinstance(tree.get(section), dict):
             tree[section].setdefault(name, dict(model.model_fields[name].default))
     try:
         dpath.new(tree, key, yaml.safe_load(value), separator=".")
     except yaml.YAMLError as error:
         raise ParamsError(f"override '{override}': not readable as YAML: {error}") from None
     except (dpath.exceptions.PathNotFound, TypeError, ValueError, AttributeError):
-        raise ParamsError(
-            f"override '{override}': what stands before the last dot is no mapping in the params file"
-        ) from None
+        raise ParamsError(f"override '{override}': what stands before the last dot is no mapping in the file") from None
     return tree
 
 
@@ -118,17 +110,10 @@ def _explain(error: ValidationError, path: Path) -> str:
 
 def _siblings(loc: tuple) -> list[str]:
     """The valid keys where the last part of `loc` stands."""
-    schema = StudyParams.model_json_schema()
-    node = schema
+    schema = node = StudyParams.model_json_schema()
     for part in loc[:-1]:
-        named = list(node.get("patternProperties", {}).values()) or [{}]
-        node = _resolve(node.get("properties", {}).get(part) or named[0], schema)
+        named = node.get("patternProperties", {}).values()  # of a mapping, all alike
+        node = node.get("properties", {}).get(part) or next(iter(named), {})
+        node = next((option for option in node.get("anyOf", ()) if "$ref" in option), node)
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
     return list(node.get("properties", {}))
-
-
-def _resolve(node: dict, schema: dict) -> dict:
-    if isinstance(node, dict) and "anyOf" in node:
-        node = next((option for option in node["anyOf"] if "$ref" in option), node)
-    if isinstance(node, dict) and "$ref" in node:
-        return schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node if isinstance(node, dict) else {}

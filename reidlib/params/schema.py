@@ -1,22 +1,14 @@
 """The schema of params/*.yaml: keys, types, what they mean, and what can't be."""
 
-import difflib
+import difflib  # noqa: I001
 from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+    BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator,
+)  # fmt: skip
 
 Size = tuple[PositiveInt, PositiveInt]
-Fraction = float
+Fraction = Annotated[float, Field(ge=0, le=1)]
 # YAML reads a bare no as false
 Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
 Weight = Annotated[float, Field(ge=0)]  # of a term
@@ -80,10 +72,10 @@ class EncoderParams(Strict):
 class Augmentation(Strict):
     """Whole-tensor augmentation of training pictures."""
 
-    flip: Fraction = Field(0.5, ge=0, le=1)
+    flip: Fraction = 0.5
     pad: int = Field(4, ge=0, description="pixels of padding before the random crop")
-    erase: Fraction = Field(0.5, ge=0, le=1, description="probability of random erasing")
-    jitter: float = Field(0.0, ge=0, le=1, description="strength of brightness and contrast changes")
+    erase: Fraction = Field(0.5, description="probability of random erasing")
+    jitter: Fraction = Field(0.0, description="strength of brightness and contrast changes")
 
 
 class Stage(Strict):
@@ -103,7 +95,7 @@ class Recipe(Strict):
     weight_decay: float = Field(1e-4, ge=0)
     warmup: float = Field(1.0, ge=0, description="epochs of linear warm-up; cosine to zero afterwards")
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate factor from each layer to the one below")
-    frozen: Fraction = Field(0.0, ge=0, le=1, description="share of the encoder's layers, input first, not trained")
+    frozen: Fraction = Field(0.0, description="share of the encoder's layers, input first, not trained")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     margin: float | None = Field(0.3, gt=0, description="triplet margin; null: soft margin")
     triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
@@ -226,6 +218,22 @@ class StudyParams(Strict):
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
 
+    @property
+    def networks(self) -> dict[str, NetworkParams]:
+        """Experts, student and router, by their places in the file."""
+        experts = {f"experts.{name}": expert for name, expert in self.experts.items()}
+        return experts | {"student": self.student} | ({"moe.router": self.moe.router} if self.moe.router else {})
+
+    @property
+    def recipes(self) -> dict[str, Recipe]:
+        return {place: network.recipe for place, network in self.networks.items()} | {"moe": self.moe.recipe}
+
+    @property
+    def encoders(self) -> dict[str, EncoderParams]:
+        sizes = self.ablations.sizes if self.ablations else {}
+        own = {place: network.encoder for place, network in self.networks.items()}
+        return own | {f"ablations.sizes.{name}": encoder for name, encoder in sizes.items()}
+
     @field_validator("seeds")
     @classmethod
     def different(cls, seeds):
@@ -241,19 +249,15 @@ class StudyParams(Strict):
         for teacher in self.distillation.teachers:
             if teacher not in known:
                 raise ValueError(f"distillation.teachers: '{teacher}' is no teacher{nearest(teacher, known)}")
-        if "moe" in self.distillation.teachers and "soft" not in self.moe.gates:
-            raise ValueError("distillation.teachers names 'moe', so moe.gates must hold 'soft'")
-        if "uniform" in self.distillation.teachers and "uniform" not in self.moe.gates:
-            raise ValueError("distillation.teachers names 'uniform', so moe.gates must hold 'uniform'")
+        for teacher, gate in (("moe", "soft"), ("uniform", "uniform")):
+            if teacher in self.distillation.teachers and gate not in self.moe.gates:
+                raise ValueError(f"distillation.teachers names '{teacher}', so moe.gates must hold '{gate}'")
         for dataset, expert in self.best_expert.items():
             for name, known in ((dataset, self.datasets), (expert, self.experts)):
                 if name not in known:
                     raise ValueError(f"best_expert.{dataset}: there is no '{name}'{nearest(name, list(known))}")
-        others = {"student": self.student, "moe.router": self.moe.router}
-        small = {where: network.encoder for where, network in others.items() if network}
-        small |= {f"ablations.sizes.{name}": e for name, e in self.ablations.sizes.items()} if self.ablations else {}
-        for where, encoder in small.items():
-            if encoder.miniature is not None:
+        for where, encoder in self.encoders.items():
+            if encoder.miniature is not None and not where.startswith("experts."):
                 raise ValueError(f"{where}: only experts can be miniatures; name a small timm network")
         if self.ablations is not None:
             if "moe" not in self.distillation.teachers:
@@ -265,18 +269,15 @@ class StudyParams(Strict):
             for name in self.ablations.datasets:
                 if name not in self.datasets:
                     raise ValueError(f"ablations.datasets: no data set '{name}'{nearest(name, list(self.datasets))}")
-        trained = [name for name, spec in self.datasets.items() if not spec.test_only]
-        if len(trained) < 1 + self.mixed:
+                if self.datasets[name].test_only:
+                    raise ValueError(f"ablations.datasets: nothing is trained on '{name}', which is test_only")
+        if sum(not spec.test_only for spec in self.datasets.values()) < 1 + self.mixed:
             wanted = "two data sets or more" if self.mixed else "a data set"
             raise ValueError(f"{'mixed: true' if self.mixed else 'a study'} wants {wanted} to train on")
-        if self.ablations is not None and (untrained := [name for name in self.ablations.datasets if name not in trained]):
-            raise ValueError(f"ablations.datasets: nothing is trained on '{untrained[0]}', which is test_only")
         miniatures = [name for name, e in self.experts.items() if e.encoder.miniature is not None]
         if miniatures and self.pretraining is None:
             raise ValueError(f"experts.{miniatures[0]} is a miniature, so 'pretraining' must say how it is pretrained")
-        recipes = {f"experts.{name}": e.recipe for name, e in self.experts.items()}
-        recipes |= {where: network.recipe for where, network in others.items() if network}
-        for where, recipe in (recipes | {"moe": self.moe.recipe}).items():
+        for where, recipe in self.recipes.items():
             for name, spec in self.datasets.items():
                 if spec.builtin and recipe.p > spec.builtin.train_ids:
                     few = f"'{name}' has {spec.builtin.train_ids} training identities"

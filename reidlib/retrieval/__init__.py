@@ -2,5 +2,3 @@
 
 from reidlib.retrieval.evaluation import EmbeddingSet, Evaluation, evaluate, evaluate_distances
 from reidlib.retrieval.reranking import rerank
-
-__all__ = ["EmbeddingSet", "Evaluation", "evaluate", "evaluate_distances", "rerank"]

@@ -5,8 +5,6 @@ distances of the true matches come first, from products of their own; then every
 tile by tile, while the tile is in the processor's cache.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Of the (Q + G) x (Q + G) matrix one half is computed, block by block; only each 
 the [Q, G] part are kept. The encodings are sparse.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numba
