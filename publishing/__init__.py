@@ -23,6 +23,7 @@ from reidlib.data.hashes import file_hashes
 from reidlib.gathering import gather
 from reidlib.sources import reached, reached_from
 from reidlib.study import Study
+from reidlib.units import FINISHED
 
 SITE = "report"  # of `make report`, not published
 
@@ -105,6 +106,20 @@ def publish(study: Study) -> Path:
 def marker(study: Study) -> Path:
     """The file that says what was published: each file of results/<study>/ with its hash."""
     return study.root / "artifacts" / study.name / "published"
+
+
+def take_back(study: Study) -> None:
+    """Before a run: what only seems done is to be done again.
+
+    The marker goes where results/<study>/ was deleted, edited or never there. Where every notebook has been executed and a
+    unit is missing all the same, it was lost since: the executed notebooks go, for nobody else knows which of them made it.
+    """
+    if not is_published(study):
+        marker(study).unlink(missing_ok=True)
+    executed = [made(study, name) / f"{name}.ipynb" for name in notebooks(study)]
+    if all(file.exists() for file in executed) and (study.state()["state"] != FINISHED).any():
+        for file in executed:
+            file.unlink()
 
 
 def is_published(study: Study) -> bool:

@@ -127,6 +127,23 @@ def test_parts_that_are_missing_or_of_another_state_are_refused_by_name_and_what
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
 
 
+def test_a_lost_unit_and_lost_results_are_to_be_made_again(project):
+    study = open_study(project)
+    execute(study)
+    publishing.publish(study)
+    executed = [publishing.made(study, name) / f"{name}.ipynb" for name in publishing.notebooks(study)]
+    publishing.take_back(study)
+    assert publishing.marker(study).exists() and all(file.exists() for file in executed)
+    shutil.rmtree(study.root / "results" / study.name / "tables")
+    publishing.take_back(study)
+    assert not publishing.marker(study).exists() and all(file.exists() for file in executed)
+    costs = study.store.folder(study.plan.costs())
+    costs.rename(costs.with_name("lost"))
+    publishing.take_back(study)
+    costs.with_name("lost").rename(costs)
+    assert not any(file.exists() for file in executed)
+
+
 def test_a_notebooks_state_follows_its_code_the_params_and_the_units_and_no_words(project):
     study, name = open_study(project), "02_experts-clip"
     before = publishing.state(study, name)
