@@ -147,6 +147,8 @@ def _copy_notebook(executed: Path, copy: Path, publish_images: bool) -> None:
     """The executed notebook for readers: its pictures in 256 colours, a third of the bytes, or, where the data's terms
     forbid to publish them, left out."""
     notebook = nbformat.read(executed, as_version=4)
+    for path in ("input_path", "output_path"):  # on this machine
+        notebook.metadata.get("papermill", {}).pop(path, None)
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         if "image/png" not in output.get("data", ()):
             continue

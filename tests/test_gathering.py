@@ -42,7 +42,8 @@ def execute(study) -> None:
             (folder / part).mkdir(parents=True)
             (folder / part / f"{name}.csv").write_text(name)
         (folder / "made.json").write_text(json.dumps({"state": publishing.state(study, name)}))
-        nbformat.write(nbformat.v4.new_notebook(), folder / f"{name}.ipynb")
+        executed = nbformat.v4.new_notebook(metadata={"papermill": {"output_path": str(folder), "duration": 1.0}})
+        nbformat.write(executed, folder / f"{name}.ipynb")
 
 
 def no_making(*_, **__):
@@ -104,6 +105,8 @@ def test_a_study_is_published_whole_and_what_is_not_of_it_is_gone(project):
     assert publishing.publish(study) == target and publishing.is_published(study)
     assert sorted(path.stem for path in (target / "figures").iterdir()) == sorted(publishing.notebooks(study))
     assert sorted(path.stem for path in (target / "notebooks").iterdir()) == sorted(publishing.notebooks(study))
+    notebooks = "".join(path.read_text() for path in (target / "notebooks").iterdir())
+    assert '"duration": 1.0' in notebooks and str(study.root) not in notebooks
     read = results.read(target, params_file=project)
     assert read.marks == () and len(read.rows) == len(pd.read_csv(target / "results.csv"))
     (target / "results.csv").write_text((target / "results.csv").read_text().replace("0.", "1.", 1))
