@@ -31,6 +31,7 @@ from reidlib.content import differences, digest, plain, write_atomically
 from reidlib.provenance import now, origin
 
 FINISHED, HALF_DONE, MISSING, STALE = "finished", "half done", "missing", "stale"
+CODE = "code has changed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +120,8 @@ class Store:
         folder = self.folder(unit)
         if (folder / "unit.json").exists():
             return FINISHED, ""
-        before = _record(self._linked(unit))
-        why = "; ".join(self._differences(before, unit)[:3]) if before else ""
+        before = _record(self.before(unit))
+        why = "; ".join(self.differences(before, unit)[:3]) if before else ""
         if any(folder.glob("checkpoint*")):
             return HALF_DONE, why
         return (STALE, why) if before else (MISSING, "")
@@ -154,20 +155,26 @@ class Store:
                 "seconds": round(time.perf_counter() - start, 2), "finished": now(),
                 "resumed": resumed, "processes": processes.count(), "environment": origin(),
             }  # fmt: skip
-            unkept = {f"{p.kind}/{p.key}": {"dependencies": p.dependencies} for p in unit.parents.values() if not p.kept}
-            record = {"label": unit.label, "dependencies": unit.dependencies, "unkept": unkept, "made": made}
-            write_atomically(folder / "unit.json", lambda path: path.write_text(json.dumps(record, indent=1)))
-            for checkpoint in folder.glob("checkpoint*"):
-                checkpoint.unlink()
+            self.finish(unit, made)
         processes.wait()
 
-    def _linked(self, unit: Unit) -> Path:
+    def finish(self, unit: Unit, made: dict) -> None:
+        """Declare a unit whole, whose files are in its folder. made: when, where and how it was."""
+        folder = self.folder(unit)
+        unkept = {f"{p.kind}/{p.key}": {"dependencies": p.dependencies} for p in unit.parents.values() if not p.kept}
+        record = {"label": unit.label, "dependencies": unit.dependencies, "unkept": unkept, "made": made}
+        write_atomically(folder / "unit.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+        for checkpoint in folder.glob("checkpoint*"):
+            checkpoint.unlink()
+
+    def before(self, unit: Unit) -> Path:
+        """The link to the unit that the study last had by this name."""
         return self.root / self.study / "units" / re.sub("[:/ ]", "-", unit.label)
 
     def _link(self, unit: Unit) -> None:
         """Links to a finished unit and to all it is made from, which another may have made: none is that one's alone."""
         if unit.kept:
-            link = self._linked(unit)
+            link = self.before(unit)
             target = os.path.relpath(self.folder(unit), link.parent)
             if not processes.first() or (link.is_symlink() and os.readlink(link) == target):
                 return
@@ -177,7 +184,7 @@ class Store:
         for parent in unit.parents.values():
             self._link(parent)
 
-    def _differences(self, record: dict, unit: Unit) -> list[str]:
+    def differences(self, record: dict, unit: Unit) -> list[str]:
         """What a unit depended on by its record and does no longer, in words, the deepest cause first."""
         before, now = record["dependencies"], unit.dependencies
         found = differences(before["inputs"], now["inputs"], f"{unit.place}." if unit.place else "")
@@ -185,10 +192,10 @@ class Store:
             earlier = before["parents"].get(name)
             if earlier != now["parents"][name]:
                 known = earlier and (_record(self.root / "units" / earlier) or record.get("unkept", {}).get(earlier))
-                found += self._differences(known, parent) if known else [f"another {name}"]
+                found += self.differences(known, parent) if known else [f"another {name}"]
         if not found:
             code = set(before["code"].items()) ^ set(now["code"].items())
-            found = [f"code has changed: {', '.join(sorted({name for name, _ in code}))}"]
+            found = [f"{CODE}: {', '.join(sorted({name for name, _ in code}))}"]
         return list(dict.fromkeys(found))
 
 
