@@ -105,7 +105,7 @@ def write_site(results: Results, published: Path, made: Path, site: Path) -> Pat
 
 def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str], str], suffix: str) -> list[str]:
     """The front page's paragraphs, in Markdown. verdict: how one is written; suffix: of the figures' files."""
-    note, experts = results.params.note or "", stand_ins(results.params)
+    note, experts = results.params.remark, stand_ins(results.params)
     lines = [f"# {results.params.title}", *[warning] * bool(warning), note]
     if len(experts):
         lines += ["## What stands in for what", _table(experts.to_numpy(), [*experts])]

@@ -30,7 +30,13 @@ def make_raw(unit: Unit, store: Store, folder: None) -> dict[str, np.ndarray]:
     """Raw pixels: each picture shrunk to 16 x 16."""
     pixels = torch.from_numpy(np.array(load_pixels(unit.parents["pixels"], store))).float()
     small = torch.nn.functional.interpolate(pixels, (16, 16), mode="area")
-    return {"embeddings": small.flatten(1).numpy()}
+    return {"embeddings": (small.flip(3) if unit.inputs["mirrored"] else small).flatten(1).numpy()}
+
+
+def make_averaged(unit: Unit, store: Store, folder: None) -> dict[str, np.ndarray]:
+    """The mean of the embeddings of each picture and of its mirror image."""
+    sides = [store.arrays(unit.parents[side])["embeddings"] for side in ("picture", "mirrored")]
+    return {"embeddings": np.mean(sides, axis=0)}
 
 
 def make_fused(unit: Unit, store: Store, folder: None) -> dict[str, np.ndarray]:

@@ -215,7 +215,7 @@ class Plan:
         label = f"embeddings {method} {train} seed {seed} of {test} {part}{' mirrored' * mirrored}"
         pixels = {"pixels": self.pixels(test, part)}
         if isinstance(method, Pixels):
-            return Unit("raw", label, measuring.make_raw, parents=pixels, kept=False)
+            return Unit("raw", label, measuring.make_raw, {"mirrored": mirrored}, pixels, kept=False)
         if not isinstance(method, Moe):
             return self._embedded(self.network(method, train, seed), label, pixels, mirrored)
         names = list(self.params.experts)
@@ -232,6 +232,14 @@ class Plan:
         alone = names.index(method.expert) if method.expert else None
         inputs = {"gate": gate, "expert": alone, "threads": self.params.threads}
         return Unit("fused", label, measuring.make_fused, inputs, parents, uses=(GATES[gate],), kept=False, place="moe")
+
+    def tested(self, method: str | Method, train: str, seed: int, test: str, part: str) -> Unit:
+        """The embeddings that the method is tested by: with `flip_test`, of each picture and its mirror image together."""
+        sides = [self.embeddings(method, train, seed, test, part, mirrored) for mirrored in (False, True)]
+        if not self.params.flip_test:
+            return sides[0]
+        label = f"{sides[0].label}, both sides"
+        return Unit("averaged", label, measuring.make_averaged, {}, dict(zip(("picture", "mirrored"), sides)), kept=False)
 
     def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
         precision = network.inputs["precision"]
@@ -250,7 +258,7 @@ class Plan:
         method, parents, inputs, given = parse(method), {}, {"threads": self.params.threads}, {}
         for part in ("query", "gallery"):
             given[part], inputs[f"{part} labels"] = self._labels(test, part)
-            parents[part] = self.embeddings(method, train, seed, test, part)
+            parents[part] = self.tested(method, train, seed, test, part)
         label = f"evaluation {method} {train} seed {seed} on {test}"
         return Unit("evaluation", label, measuring.make_evaluation, inputs, parents, given)
 

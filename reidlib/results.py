@@ -51,7 +51,7 @@ class Results:
         return "; ".join([f"{len(self.rows)} results of {self.study}", *self.marks])
 
     def _repr_markdown_(self) -> str:  # what Jupyter shows
-        return "\n\n".join(filter(None, [self.warning, f"**{self.params.title}**", self.params.note]))
+        return "\n\n".join(filter(None, [self.warning, f"**{self.params.title}**", self.params.remark]))
 
 
 def write(results: Results, folder: Path, params_file: Path) -> None:

@@ -119,8 +119,8 @@ class Study:
     def embeddings(
         self, method: str | Method, train: str, seed: int, test: str | None = None, part: str = "query"
     ) -> np.ndarray:
-        """Embeddings float32 [N, D] of a part of `test` (default: `train`) by the method trained on `train`."""
-        return self.store.arrays(self.plan.embeddings(method, train, seed, test or train, part))["embeddings"]
+        """Embeddings float32 [N, D] of a part of `test` (default: `train`) by the method trained on `train`, as it is tested."""
+        return self.store.arrays(self.plan.tested(method, train, seed, test or train, part))["embeddings"]
 
     def embedding_set(self, method: str | Method, train: str, seed: int, test: str | None, part: str) -> EmbeddingSet:
         """Embeddings [N, D] of a part ("train", "query", "gallery") with their identities and cameras."""

@@ -178,7 +178,7 @@ def write_table(results: Results, name: str, table: pd.DataFrame, caption: str, 
     results: or a study, which knows its params and output too.
     own_networks: False where the numbers are not of the study's networks, so that title and note would mislead.
     """
-    of_study = f"{title(results.params, caption)}. {results.params.note or ''}".strip()
+    of_study = f"{title(results.params, caption)}. {results.params.remark}".strip()
     caption = of_study if own_networks else f"{caption}."
     flat = table.copy()
     flat.columns = [" ".join(map(str, c)) if isinstance(c, tuple) else c for c in table.columns]

@@ -71,6 +71,19 @@ def test_embeddings_are_the_models_own(made):
         assert np.allclose(study.embeddings(method, "vehicles", 0), expected, atol=1e-4), method
 
 
+def test_flip_averaging_is_of_every_method_and_said_in_the_tables(made):
+    plain, flipped = open_study(made[0]), open_study(made[0], ["flip_test=true"])
+    for method in plain.methods:
+        sides = [plain.store.arrays(plain.plan.embeddings(method, "vehicles", 0, "vehicles", "query", m)) for m in (False, True)]
+        mean = (sides[0]["embeddings"] + sides[1]["embeddings"]) / 2
+        assert np.array_equal(flipped.embeddings(method, "vehicles", 0), mean), method
+        assert not np.array_equal(sides[0]["embeddings"], mean), method
+        assert flipped.evaluate(method, "vehicles", 0).mAP != plain.evaluate(method, "vehicles", 0).mAP, method
+        unit, other = (s.plan.network(method, "vehicles", 0) for s in (plain, flipped))
+        assert unit is other is None or unit.key == other.key, "nothing is trained for it"
+    assert "flip averaging" in flipped.params.remark and "flip averaging" not in plain.params.remark
+
+
 def test_the_top1_gate_gives_what_the_chosen_expert_gives_alone(made):
     study, names = open_study(made[0]), list(tiny.TREE["experts"])
     where = {"train": "vehicles", "seed": 0, "part": "gallery"}

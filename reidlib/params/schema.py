@@ -213,10 +213,17 @@ class StudyParams(Strict):
     student: NetworkParams
     distillation: DistillationParams
     best_expert: dict[str, str] = Field({}, description="by data set, the expert to beat: chosen on validation identities")
+    flip_test: bool = Field(False, description="test with the mean of each picture's embedding and its mirror image's")
     ablations: AblationParams | None = None
     mixed: bool = Field(False, description="also train on all data sets at once, for as many steps as on the first")
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
+
+    @property
+    def remark(self) -> str:
+        """What is printed under every table: the note, and how pictures are tested where that is unusual."""
+        flip = "Every method is tested with flip averaging, which doubles the time of an embedding." * self.flip_test
+        return " ".join(filter(None, [self.note, flip]))
 
     @property
     def networks(self) -> dict[str, NetworkParams]:
