@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from reidlib.methods import Expert, Method, Moe, Pixels, Student, parse
+from reidlib.methods import Expert, Method, Moe, Pixels, Start, Student, parse
 from reidlib.params import StudyParams
 
 
@@ -27,7 +27,7 @@ def trained(params: StudyParams) -> list[str]:
 
 def methods(params: StudyParams) -> list[str]:
     """Every method of the study, baselines first."""
-    experts = [Expert(name=name) for name in params.experts]
+    experts = [of(name=name) for of in (Start, Expert) for name in params.experts]
     gates = [Moe(gate=gate) for gate in params.moe.gates]
     students = [Student(), *(Student(taught_by=teacher) for teacher in params.distillation.teachers)]
     return _names([Pixels(), *experts, *gates, *students])
@@ -77,11 +77,11 @@ def measured(params: StudyParams) -> list[str]:
 def evaluations(params: StudyParams) -> Iterator[Evaluated]:
     """Every evaluation that the study's results hold.
 
-    Raw pixels know neither seed nor training: one a data set, under the first seed.
+    Raw pixels and encoders that are not fine-tuned know neither seed nor training: one a data set, under the first seed.
     """
     datasets, seeds = list(params.datasets), params.seeds
     for method in methods(params):
-        if method == "pixels":
+        if not parse(method).seeded:
             yield from (Evaluated(method, dataset, dataset, seeds[0]) for dataset in trained(params))
         else:
             yield from (Evaluated(method, train, test, s) for train in trained(params) for test in datasets for s in seeds)

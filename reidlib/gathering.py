@@ -24,14 +24,14 @@ def accuracy(
 ) -> pd.DataFrame:
     """Every method trained on each data set with each seed, tested there: rows of the results table.
 
-    across: tested on every data set of the study. Raw pixels know neither seed nor training: one row a data set, under
+    across: tested on every data set of the study. What is not trained (raw pixels, starts) has one row a data set, under
     the first seed.
     """
     wanted = []
     for method in methods:
         for train in datasets or agenda.trained(study.params):
             for target in study.params.datasets if across else [train]:
-                if method != "pixels":
+                if parse(method).seeded:
                     wanted += [Evaluated(method, train, target, seed) for seed in study.params.seeds]
                 elif target == train:
                     wanted.append(Evaluated(method, train, target, study.params.seeds[0]))

@@ -19,7 +19,7 @@ from reidlib.content import write_atomically
 from reidlib.data.store import decode
 from reidlib.encoders import build, image_tower
 from reidlib.gates import GATES
-from reidlib.methods import Expert, Method, Moe, parse
+from reidlib.methods import Expert, Method, Moe, Start, parse
 from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router
 from reidlib.pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
 from reidlib.training import FeatureBatches, OnlineTeacher, PictureBatches, TeacherCache, train
@@ -127,6 +127,11 @@ def load_embedder(unit: Unit, store: Store) -> Embedder:
     shapes = _shapes(unit, store)
     width = shapes["projection.weight"][0] if "projection.weight" in shapes else None
     return _loaded(_new_embedder(unit, None, width), unit, store)
+
+
+def load_start(unit: Unit, store: Store, folder: None = None) -> Embedder:
+    """An expert before it is fine-tuned: its encoder as pretrained, and a neck that changes nothing."""
+    return Embedder(_encoder(unit, store), identities=1).eval()
 
 
 def load_gate(unit: Unit, store: Store) -> nn.Module:
@@ -249,7 +254,7 @@ def load_method(
     """
     method = parse(method)
     if not isinstance(method, Moe):
-        return load_embedder(network(method), store)
+        return (load_start if isinstance(method, Start) else load_embedder)(network(method), store)
     parts = [load_embedder(network(Expert(name=name)), store) for name in experts]
     if method.gate == "router":
         gate = load_gate(network(Moe(gate="top1")), store)

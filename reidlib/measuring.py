@@ -9,7 +9,7 @@ from torch import nn
 from reidlib import profiling
 from reidlib.encoders import build
 from reidlib.gates import GATES
-from reidlib.making import load_embedder, load_gate, load_method, load_pixels, load_router
+from reidlib.making import load_embedder, load_gate, load_method, load_pixels, load_router, load_start
 from reidlib.methods import Expert, Moe, parse
 from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router
 from reidlib.params import EncoderParams
@@ -21,7 +21,8 @@ from reidlib.units import Store, Unit
 def make_embeddings(unit: Unit, store: Store, folder: Path) -> dict[str, np.ndarray]:
     """What a trained embedder (or router) gives for all pictures of a part: embeddings float32 [N, D]."""
     network = unit.parents["network"]
-    model = load_router(network, store) if network.kind == "router" else load_embedder(network, store)
+    load = {"router": load_router, "start": load_start}.get(network.kind, load_embedder)
+    model = load(network, store)
     pixels = load_pixels(unit.parents["pixels"], store)
     return {"embeddings": embed(model, pixels, unit.given["machine"], mirrored=unit.inputs["mirrored"])}
 

@@ -1,6 +1,7 @@
 """What a method is: parsed, printed and labelled here and nowhere else.
 
     pixels                                raw pixels, the floor
+    start:<name>                          an expert's encoder as it was pretrained: what fine-tuning has to beat
     expert:<name>                         a fine-tuned expert of the study
     moe:<gate>                            the experts under a gate: soft, top1, uniform, concat, router, ...
     moe:top1/expert=<name>                that gate overruled: every picture through the one expert
@@ -21,8 +22,9 @@ class Method:
     """A method; one of the classes below. str() prints it as it stands in results.csv."""
 
     configuration: str | None = None
-    kind = ""  # pixels, expert, moe, student or student+kd: what figures colour by
+    kind = ""  # pixels, start, expert, moe, student or student+kd: what figures colour by
     name = ""  # which of its kind: the expert's, gate's or teacher's; "" where there is one alone
+    seeded = True  # False where nothing is trained: it knows no seed, and is evaluated once a data set
 
     def changes(self) -> dict[str, str]:
         """What differs from the method it is a variant of, in the order of printing: {"temperature": "4"}."""
@@ -43,6 +45,14 @@ class Method:
 @dataclass(frozen=True)
 class Pixels(Method):
     kind = "pixels"
+    seeded = False
+
+
+@dataclass(frozen=True)
+class Start(Method):
+    name: str = ""
+    kind = "start"
+    seeded = False
 
 
 @dataclass(frozen=True)
@@ -101,13 +111,15 @@ def parse(text: "str | Method") -> Method:
         match kind, bool(name):
             case "pixels", False:
                 return Pixels(configuration, **given)
+            case "start", True:
+                return Start(configuration, name, **given)
             case "expert", True:
                 return Expert(configuration, name, **given)
             case "moe", True:
                 return Moe(configuration, name, **given)
             case ("student", False) | ("student+kd", True):
                 return Student(configuration, name or None, **_student_changes(given, taught=bool(name)))
-        raise ValueError("methods are pixels, expert:<name>, moe:<gate>, student, student+kd:<teacher>")
+        raise ValueError("methods are pixels, start:<name>, expert:<name>, moe:<gate>, student, student+kd:<teacher>")
     except TypeError:  # a change that the class doesn't know
         raise ValueError(f"'{text}' is no method: {kind} has no variant '{next(iter(given))}'") from None
     except ValueError as error:
@@ -155,7 +167,12 @@ def label(method: str | Method) -> str:
     """A method's name for readers: "expert:clip" -> "CLIP expert", "student/size=96" -> "Student, size = 96"."""
     method = parse(method)
     name = method.name.upper() if method.name in ("clip", "align") else method.name
-    unnamed = {"expert": f"{name} expert", "moe": f"MoE, {name} gate", "student+kd": f"Student + KD from {name}"}
+    unnamed = {
+        "start": f"{name}, not fine-tuned",
+        "expert": f"{name} expert",
+        "moe": f"MoE, {name} gate",
+        "student+kd": f"Student + KD from {name}",
+    }
     start = _LABELS.get(str(method.base)) or unnamed[method.kind]
     return ", ".join([start, *(f"{what} = {value}" for what, value in method.changes().items())])
 

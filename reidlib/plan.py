@@ -16,7 +16,7 @@ from reidlib.content import digest
 from reidlib.encoders import weights_identity
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
-from reidlib.methods import Expert, Method, Moe, Pixels, Student, parse, teacher
+from reidlib.methods import Expert, Method, Moe, Pixels, Start, Student, parse, teacher
 from reidlib.params import DistillationParams, NetworkParams, Recipe, Runs, StudyParams
 from reidlib.training import Machine
 from reidlib.units import Unit
@@ -109,12 +109,16 @@ class Plan:
     def network(self, method: str | Method, dataset: str, seed: int) -> Unit | None:
         """What is trained for this method alone: an expert, a gate, the router, a student. None where nothing is.
 
+        Of an expert's start it is the encoder, of which nothing is kept.
+
         Raises ValueError where the method is none of this study's.
         """
         method = parse(method)
         match method:
             case Pixels():
                 return None
+            case Start(configuration=None, name=name) if name in self.params.experts:
+                return self._start(name, dataset)
             case Expert(configuration=None, name=name) if name in self.params.experts:
                 spec, place = self.params.experts[name], f"experts.{name}"
                 parents = {"pretrained": self.pretrained(name)} if spec.encoder.miniature else {}
@@ -144,6 +148,19 @@ class Plan:
         parents = {"pixels": self.pixels(dataset, "train"), **parents}
         parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(spec.recipe.stages)}
         return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
+
+    def _start(self, name: str, dataset: str) -> Unit:
+        """An expert's encoder as it was pretrained: nothing is trained, so nothing is kept."""
+        spec = self.params.experts[name]
+        encoder, precision = spec.encoder, spec.precision or self.params.precision
+        parents = {"pretrained": self.pretrained(name)} if encoder.miniature else {}
+        inputs = {
+            "encoder": encoder.model_copy(update={"weights": None}),
+            "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
+            "size": encoder.size or self.data.size(dataset), "seed": self.params.seeds[0], **self._run, "precision": precision,
+        }  # fmt: skip
+        given = {"encoder": encoder, "weights_root": self.weights_root}
+        return Unit("start", f"{Start(name=name)} {dataset}", making.load_start, inputs, parents, given, kept=False)
 
     def _recipe(self, recipe: Recipe, dataset: str) -> Recipe:
         """On several data sets at once, as many steps as on the first one alone."""

@@ -44,8 +44,9 @@ class Results:
 
     @property
     def warning(self) -> str:
-        """The marks as a quote in Markdown; "" where there is none."""
-        return f"> ⚠️ **Warning:** {'; '.join(self.marks)}." if self.marks else ""
+        """The marks and the experts that are broken as a quote in Markdown; "" where there is none."""
+        found = [*self.marks, *broken_experts(self.rows)]
+        return f"> ⚠️ **Warning:** {'; '.join(found)}." if found else ""
 
     def __repr__(self) -> str:
         return "; ".join([f"{len(self.rows)} results of {self.study}", *self.marks])
@@ -166,6 +167,22 @@ def measured_on(provenance: dict) -> str:
 
 
 # what is read from rows and evaluations
+
+
+def broken_experts(rows: pd.DataFrame) -> list[str]:
+    """The experts that are no part to build an ensemble of, a sentence each: no better, where they were trained, than
+    their own start or than the student alone."""
+    own = rows[(rows["metric"] == "mAP") & (rows["train_dataset"] == rows["test_dataset"])]
+    mAP = own.groupby(["train_dataset", "method"])["value"].mean()
+    found = []
+    for (dataset, method), value in mAP.items():
+        expert = parse(method)
+        others = {f"start:{expert.name}": "before it was fine-tuned", "student": "of the student alone"}
+        for other, words in others.items() if isinstance(expert, Expert) else ():
+            if mAP.get((dataset, other), -1) >= value:
+                less = f"{100 * value:.1f} % mAP, no more than the {100 * mAP[dataset, other]:.1f} {words}"
+                found.append(f"{label(expert)} on {dataset} has {less}")
+    return found
 
 
 def evaluated(rows: pd.DataFrame, where: Callable[[Method], bool]) -> list[str]:

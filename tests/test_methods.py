@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from reidlib.methods import Expert, Moe, Pixels, Student, label, parse, taught_by, teacher
+from reidlib.methods import Expert, Moe, Pixels, Start, Student, label, parse, taught_by, teacher
 
 NAMES = {
     "pixels": Pixels(),
+    "start:clip": Start(name="clip"),
     "expert:clip": Expert(name="clip"),
     "moe:soft": Moe(gate="soft"),
     "moe:top1/expert=align": Moe(gate="top1", expert="align"),
@@ -48,14 +49,9 @@ def test_what_is_no_method_is_refused_by_name(text, says):
 
 
 def test_kinds_and_bases():
-    assert [parse(text).kind for text in list(NAMES)[::2]] == [
-        "pixels",
-        "moe",
-        "student",
-        "student+kd",
-        "student+kd",
-        "student",
-    ]
+    kinds = {"pixels": "pixels", "start:clip": "start", "expert:clip": "expert", "moe:soft": "moe", "student": "student"}
+    assert {text: parse(text).kind for text in kinds} == kinds and parse("student+kd:moe/size=a").kind == "student+kd"
+    assert [text for text in kinds if not parse(text).seeded] == ["pixels", "start:clip"]
     assert parse("student+kd:moe/size=a").base == parse("student+kd:moe")
     assert parse("moe:top1/expert=clip/configuration=paper").base == parse("moe:top1")
     assert parse("student+kd:moe/terms=logit").changes() == {"terms": "logit"}

@@ -99,6 +99,24 @@ def test_what_is_written_reads_back_exactly(found, folder, file):
     assert read.marks == () and read.warning == ""
 
 
+@pytest.mark.parametrize("name, said", [
+    ("start:clip", ["CLIP expert on people has 70.0 % mAP, no more than the 70.0 before it was fine-tuned"]),
+    ("student", ["CLIP expert on people has 70.0 % mAP, no more than the 70.0 of the student alone"]),
+    ("student+kd:moe", []),  # may be better: that is what it is for
+    ("start:align", []),
+])  # fmt: skip
+def test_an_expert_that_is_no_part_to_build_of_is_named_on_every_page(found, name, said):
+    value = lambda method, dataset: {"expert:clip": 0.7, name: 0.7 if dataset == "people" else 0.6}[method]  # noqa: E731
+    rows = [
+        ("made_up", method, dataset, dataset, 0, "mAP", value(method, dataset))
+        for method in ("expert:clip", name) for dataset in ("vehicles", "people")
+    ]  # fmt: skip
+    rows += [("made_up", name, "vehicles", "people", 0, "mAP", 0.99)]  # elsewhere: says nothing
+    made = replace(found, rows=pd.DataFrame(rows, columns=results.COLUMNS))
+    assert results.broken_experts(made.rows) == said
+    assert made.warning == "".join(f"> ⚠️ **Warning:** {text}." for text in said)
+
+
 @pytest.mark.parametrize("name", results.FILES)
 def test_an_edited_file_may_be_looked_at_and_is_marked(folder, name):
     edits = {

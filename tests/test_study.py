@@ -31,7 +31,7 @@ def states(study):
 
 def test_every_method_is_evaluated(made):
     assert list(made[1]) == [
-        "pixels", "expert:clip", "expert:align", "moe:soft", "moe:top1", "moe:uniform", "moe:concat",
+        "pixels", "start:clip", "start:align", "expert:clip", "expert:align", "moe:soft", "moe:top1", "moe:uniform", "moe:concat",
         "moe:router", "student", "student+kd:clip", "student+kd:align", "student+kd:uniform", "student+kd:moe",
     ]  # fmt: skip
     for method, result in made[1].items():
@@ -74,7 +74,9 @@ def test_embeddings_are_the_models_own(made):
 def test_flip_averaging_is_of_every_method_and_said_in_the_tables(made):
     plain, flipped = open_study(made[0]), open_study(made[0], ["flip_test=true"])
     for method in plain.methods:
-        sides = [plain.store.arrays(plain.plan.embeddings(method, "vehicles", 0, "vehicles", "query", m)) for m in (False, True)]
+        sides = [
+            plain.store.arrays(plain.plan.embeddings(method, "vehicles", 0, "vehicles", "query", m)) for m in (False, True)
+        ]
         mean = (sides[0]["embeddings"] + sides[1]["embeddings"]) / 2
         assert np.array_equal(flipped.embeddings(method, "vehicles", 0), mean), method
         assert not np.array_equal(sides[0]["embeddings"], mean), method
