@@ -89,6 +89,21 @@ class Soft(Fusion):
         return self.soft_weights(embeddings)
 
 
+class Quality(Fusion):
+    """All experts, weighed per picture by how long their embeddings are and nothing else: a network's feature is short
+    where it recognises little (Meng et al. 2021, "MagFace"). Two numbers can't learn the training pictures by heart."""
+
+    def build_gate(self, dims: list[int]) -> nn.Module:
+        last = nn.Linear(16, len(dims))
+        nn.init.zeros_(last.weight)  # starts undecided
+        nn.init.zeros_(last.bias)
+        return nn.Sequential(nn.BatchNorm1d(len(dims), affine=False), nn.Linear(len(dims), 16), nn.GELU(), last)
+
+    def weights(self, embeddings: list[torch.Tensor]) -> torch.Tensor:
+        lengths = torch.stack([x.float().norm(dim=1) for x in embeddings], dim=1)
+        return self.gate(lengths.clamp_min(1e-6).log()).softmax(1)
+
+
 class Top1(Soft):
     """The largest weight alone, which becomes 1: dynamic selection, strictly."""
 
@@ -120,4 +135,4 @@ def uniform_weights(embeddings: list[torch.Tensor]) -> torch.Tensor:
     return embeddings[0].new_full((len(embeddings[0]), len(embeddings)), 1 / len(embeddings))
 
 
-GATES: dict[str, type[nn.Module]] = {"soft": Soft, "top1": Top1, "uniform": Uniform, "concat": Concat}
+GATES: dict[str, type[nn.Module]] = {"soft": Soft, "top1": Top1, "quality": Quality, "uniform": Uniform, "concat": Concat}

@@ -11,7 +11,7 @@ from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router, de
 from reidlib.params import EncoderParams
 
 torch.set_num_threads(1)
-KINDS = ["soft", "top1", "uniform", "concat"]
+KINDS = ["soft", "top1", "quality", "uniform", "concat"]
 DIMS = [5, 9]
 
 
@@ -36,8 +36,9 @@ def fusion(kind, width=32, dims=DIMS, seed=0):
 
 def decided(kind):
     """A fusion whose gate weighs pictures differently, as after training."""
-    fused = fusion(kind)
-    nn.init.normal_(fused.gate.weight)
+    fused = fusion(kind).eval()
+    last = fused.gate[-1] if isinstance(fused.gate, nn.Sequential) else fused.gate
+    nn.init.normal_(last.weight)
     return fused
 
 
@@ -77,6 +78,13 @@ def test_a_pictures_weights_sum_to_one(kind):
         assert (weights == 0.5).all()
     else:
         assert len(weights.unique(dim=0)) > 1, "the gate must look at the picture"
+
+
+def test_the_quality_gate_sees_lengths_alone():
+    fused, x = decided("quality"), embeddings()
+    turned = [-each[:, torch.randperm(each.shape[1])] for each in x]
+    assert torch.allclose(fused.weights(turned), fused.weights(x), atol=1e-6)
+    assert not torch.allclose(fused.weights([2 * x[0], x[1]]), fused.weights(x), atol=1e-3)
 
 
 def test_top1_uses_one_expert_exactly_and_still_teaches_the_gate():
