@@ -25,6 +25,7 @@ TABLES = {  # by file name, in the order on the page; others follow
     "ablation_gates": "Ablation: gates",
     "ablation_kd": "Ablation: terms of distillation",
     "ablation_sizes": "Ablation: sizes of the student",
+    "ablation_epochs": "Ablation: what KD adds to a student that trains for longer",
     "cross_domain": "Across domains",
 }
 FIGURES = {  # by how their names begin, in the order on the page; others follow

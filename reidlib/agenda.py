@@ -34,7 +34,7 @@ def methods(params: StudyParams) -> list[str]:
 
 
 def variants(params: StudyParams) -> dict[str, list[str]]:
-    """The ablations' methods by what they vary: terms, temperature, teacher, size."""
+    """The ablations' methods by what they vary: terms, temperature, teacher, size, epochs."""
     wanted, taught = params.ablations, partial(Student, taught_by="moe")
     if wanted is None:
         return {}
@@ -43,6 +43,7 @@ def variants(params: StudyParams) -> dict[str, list[str]]:
         "temperature": [taught(temperature=temperature) for temperature in wanted.temperatures],
         "teacher": [taught(teacher="online")] * wanted.online,
         "size": [student(size=name) for name in wanted.sizes for student in (Student, taught)],
+        "epochs": [student(epochs=epochs) for epochs in wanted.epochs for student in (Student, taught)],
     }
     return {what: _names(found) for what, found in varied.items()}
 

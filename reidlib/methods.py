@@ -8,8 +8,8 @@
     student                               the student alone
     student+kd:<teacher>                  taught by an expert's name, "uniform" or "moe" (the soft gate)
 
-A student may differ from the study's own in "/terms=a+b", "/temperature=x", "/teacher=online" and "/size=<name>", in this
-order; "/configuration=<study>" says that another study's networks were measured.
+A student may differ from the study's own in "/terms=a+b", "/temperature=x", "/teacher=online", "/size=<name>" and
+"/epochs=n", in this order; "/configuration=<study>" says that another study's networks were measured.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -76,13 +76,14 @@ class Moe(Method):
 
 @dataclass(frozen=True)
 class Student(Method):
-    """The student, alone or under a teacher. terms, temperature, teacher, size: where it differs from the study's own."""
+    """The student, alone or under a teacher. terms, ...: where it differs from the study's own."""
 
     taught_by: str | None = None
     terms: tuple[str, ...] | None = None
     temperature: float | None = None
     teacher: str | None = None  # "cached" or "online"
     size: str | None = None
+    epochs: int | None = None
 
     @property
     def kind(self) -> str:
@@ -136,6 +137,10 @@ def _student_changes(given: dict[str, str], taught: bool) -> dict:
         changes["temperature"] = float(changes["temperature"])
         if not 0 < changes["temperature"] < float("inf"):
             raise ValueError("a temperature is a number above 0")
+    if "epochs" in changes:
+        changes["epochs"] = int(changes["epochs"])
+        if changes["epochs"] < 1:
+            raise ValueError("epochs are a whole number above 0")
     if changes.get("teacher", "cached") not in ("cached", "online"):
         raise ValueError("a teacher is cached or online")
     return changes

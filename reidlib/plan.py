@@ -167,7 +167,7 @@ class Plan:
         if "+" not in dataset:
             return recipe
         alone, all_of_them = (len(self.data.labels(name)) for name in (dataset.partition("+")[0], dataset))
-        return recipe.model_copy(update={"epochs": max(1, round(recipe.epochs * alone / all_of_them))})
+        return recipe.lasting(max(1, round(recipe.epochs * alone / all_of_them)))
 
     def _gate(self, gate: str, dataset: str, seed: int) -> Unit:
         spec, labels = self.params.moe, self.data.labels(dataset)
@@ -210,6 +210,8 @@ class Plan:
             if method.size not in sizes:
                 raise ValueError(f"'{method}': ablations.sizes has {', '.join(sizes) or 'none'}")
             spec = spec.model_copy(update={"encoder": sizes[method.size]})
+        if method.epochs is not None:
+            spec = spec.model_copy(update={"recipe": spec.recipe.lasting(method.epochs)})
         if method.terms is not None:
             if unknown := set(method.terms) - set(kd.terms):
                 raise ValueError(f"'{method}': '{min(unknown)}' has no weight in distillation.terms")

@@ -503,6 +503,16 @@ def test_pareto_front_is_what_nothing_beats():
         np.testing.assert_array_equal(_front(cost, value), ~np.array(beaten))
 
 
+def test_the_plateau_is_over_epochs_with_the_gain_beside():
+    columns = ["epochs", "alone", "taught", "gain", "low", "high"]
+    lines = [(5, 0.3, 0.5, 0.2, 0.15, 0.22), (20, 0.5, 0.58, 0.08, 0.02, 0.1), (80, 0.6, 0.6, 0.0, -0.02, 0.03)]
+    figure = figures.plateau(pd.DataFrame(lines, columns=columns, index=["people"] * 3))
+    left, right = figure.axes
+    assert np.allclose([line.get_ydata() for line in left.lines], [[30, 50, 60], [50, 58, 60]])
+    assert np.allclose(right.lines[0].get_ydata(), [20, 8, 0]) and left.get_xticks().tolist() == [5, 20, 80]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Student", "Student + KD from MoE"]
+
+
 def test_pareto_shows_methods_with_costs_and_students_of_other_sizes(everything):
     figure = figures.pareto(everything)
     latency, names, parameters = figure.axes[:3]

@@ -13,6 +13,7 @@ NAMES = {
     "moe:top1/expert=align": Moe(gate="top1", expert="align"),
     "student": Student(),
     "student/size=byobnet-48": Student(size="byobnet-48"),
+    "student+kd:moe/size=a/epochs=40": Student(taught_by="moe", size="a", epochs=40),
     "student+kd:moe": Student(taught_by="moe"),
     "student+kd:moe/terms=logit+relational": Student(taught_by="moe", terms=("logit", "relational")),
     "student+kd:clip/temperature=0.5/teacher=online": Student(taught_by="clip", temperature=0.5, teacher="online"),
@@ -39,6 +40,7 @@ def test_what_says_the_same_is_the_same():
         ("student/temperature=4", "without a teacher"), ("student+kd:moe/temperature=0", "above 0"),
         ("student+kd:moe/temperature=nan", "above 0"), ("student+kd:moe/temperature=x", "could not convert"),
         ("student+kd:moe/teacher=offline", "cached or online"), ("student/size", "as /what=value"),
+        ("student/epochs=0", "a whole number above 0"), ("student/epochs=some", "is no method"),
         ("student/size=a/size=b", "write each change once"), ("", "methods are"),
     ],
 )  # fmt: skip

@@ -113,3 +113,10 @@ def test_the_triplet_on_unit_features_does_not_care_how_long_they_are():
 
     assert triplet(1, "unit") == pytest.approx(triplet(40, "unit"))
     assert triplet(40, "raw") > 5 * triplet(1, "raw")
+
+
+@pytest.mark.parametrize("epochs, stages", [(24, [18]), (8, [6]), (2, [1]), (1, []), (48, [36])])
+def test_a_recipe_over_other_epochs_keeps_its_stages_in_proportion(epochs, stages):
+    recipe = Recipe(epochs=24, lr=1e-3, stages=[{"epochs": 18, "size": [8, 8]}]).lasting(epochs)
+    assert recipe.epochs == epochs and [stage.epochs for stage in recipe.stages] == stages
+    assert Recipe(**recipe.model_dump()) == recipe, "and is one that params could name"

@@ -286,6 +286,20 @@ def test_the_papers_configuration_has_a_table_of_its_own():
     assert tables.efficiency_table(rows, "another").empty
 
 
+def test_what_kd_adds_by_epochs():
+    values = {"student": 0.6, "student+kd:moe": 0.7, "student/epochs=4": 0.3, "student+kd:moe/epochs=4": 0.5}
+    values |= {"student/epochs=40": 0.72, "student+kd:moe/epochs=40": 0.72, "student+kd:moe/terms=logit": 0.9}
+    rows = pd.DataFrame(
+        [("made_up", m, "people", "people", 0, "mAP", v) for m, v in values.items()], columns=results.COLUMNS
+    )
+    evaluations = {f"{m}|people|people|0|ap": np.array([v - 0.1, v + 0.1], np.float32) for m, v in values.items()}
+    table = tables.epochs_table(rows, evaluations, epochs=10)
+    assert list(table.index) == ["people"] * 3 and list(table["epochs"]) == [4, 10, 40]
+    assert np.allclose(table["gain"], [0.2, 0.1, 0.0], atol=1e-6) and np.allclose(table["taught"], [0.5, 0.7, 0.72])
+    assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
+    assert tables.epochs_table(rows[~rows["method"].str.contains("epochs")], evaluations, 10).empty
+
+
 def test_tables_carry_caption_and_note(found):
     table = tables.main_table(accuracy(["pixels", "student"]))
     assert tables.write_table(found, "main", table, "Accuracy") is table

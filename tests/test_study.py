@@ -152,6 +152,7 @@ def test_variants_differ_in_what_they_name_and_nothing_else(made):
         "temperature": ["student+kd:moe/temperature=1"],
         "teacher": ["student+kd:moe/teacher=online"],
         "size": ["student/size=vit", "student+kd:moe/size=vit"],
+        "epochs": ["student/epochs=2", "student+kd:moe/epochs=2"],
     }
     terms = study.history("student+kd:moe/terms=logit", "vehicles", 0)
     assert {"identity", "triplet", "logit"} <= set(terms) and not {"embedding", "relational"} & set(terms)
@@ -161,6 +162,7 @@ def test_variants_differ_in_what_they_name_and_nothing_else(made):
     for method in ("student+kd:moe/temperature=1", "student+kd:moe/teacher=online"):
         assert not np.allclose(study.embeddings(method, "vehicles", 0), base), method
     assert np.array_equal(study.embeddings("student+kd:moe/temperature=4", "vehicles", 0), base), "4 is the default"
+    assert len(study.history("student+kd:moe/epochs=2", "vehicles", 0)) == 2
     vit = study.model("student/size=vit", "vehicles", 0)
     assert type(vit.encoder.network) is not type(study.model("student", "vehicles", 0).encoder.network)
 

@@ -40,6 +40,7 @@ TREE = {
         "terms": ["logit", "embedding+relational"],
         "temperatures": [1],
         "online": True,
+        "epochs": [2],
         "sizes": {"vit": {"name": "timm:test_vit", "size": [160, 160]}},
     },
     "mixed": True,

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reidlib.figures.style import INK, LINES, WIDTH, colour, method_axis, styled
-from reidlib.methods import label, parse
+from reidlib.figures.style import INK, LINES, MARKERS, WIDTH, colour, method_axis, styled
+from reidlib.methods import TAUGHT, label, parse
 from reidlib.results import at_home, select, summary
 
 
@@ -80,6 +80,30 @@ def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
     handles = [Line2D([], [], marker="o", ls="-", color=INK, mfc=face, mew=1.4) for face in (INK, "white")]
     style = {"loc": "outside upper center", "ncols": 2, "title": title or None, "title_fontsize": 11}
     figure.legend(handles, ["95 % interval leaves out 0", "includes 0"], **style)
+    return figure
+
+
+@styled
+def plateau(table: pd.DataFrame) -> Figure:
+    """Does KD lift the plateau or only bring it nearer: mAP of the student alone and under the MoE over the epochs it
+    trains, and what KD adds, with its 95 % interval. A row of panels a data set. table: of `tables.epochs_table`."""
+    sets = table.index.unique()
+    figure, grid = plt.subplots(len(sets), 2, figsize=(WIDTH, 0.5 + 2.5 * len(sets)), squeeze=False)
+    for (left, right), name in zip(grid, sets):
+        own = 100 * table.loc[[name]].set_index("epochs")
+        for column, method in (("alone", "student"), ("taught", TAUGHT)):
+            style = {"color": colour(method), "marker": MARKERS[parse(method).kind], "label": label(method)}
+            left.plot(own.index, own[column], **style)
+        whiskers = [own["gain"] - own["low"], own["high"] - own["gain"]]
+        right.errorbar(own.index, own["gain"], yerr=whiskers, fmt="D-", color=INK, capsize=3, elinewidth=1.2)
+        right.axhline(0, color=INK, lw=1)
+        left.set(title=name, ylabel="mAP (%)")
+        right.set(title=name, ylabel="what KD adds (points)")
+        for axes in (left, right):
+            axes.set(xlabel="epochs", xscale="log")
+            axes.set_xticks(own.index, [str(epochs) for epochs in own.index])
+            axes.minorticks_off()
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

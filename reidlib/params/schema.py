@@ -111,6 +111,15 @@ class Recipe(Strict):
             raise ValueError(f"stages: they take all of the {self.epochs} epochs; leave some for the network's own size")
         return self
 
+    def lasting(self, epochs: int) -> "Recipe":
+        """The same recipe over another number of epochs, its stages as long in proportion."""
+        stages, left = [], epochs
+        for stage in self.stages:
+            length = min(round(stage.epochs * epochs / self.epochs), left - 1)
+            stages += [stage.model_copy(update={"epochs": length})] if length > 0 else []
+            left = epochs - sum(stage.epochs for stage in stages)
+        return self.model_copy(update={"epochs": epochs, "stages": stages})
+
 
 class NetworkParams(Strict):
     """A network and how it is trained: the student, the router."""
@@ -166,6 +175,7 @@ class AblationParams(Strict):
     temperatures: list[PositiveFloat] = []
     online: bool = Field(False, description="also with the online teacher")
     sizes: dict[Name, EncoderParams] = Field({}, description="other students, by name")
+    epochs: list[PositiveInt] = Field([], description="students trained shorter or longer, alone and under the MoE")
 
 
 class PretrainingParams(Strict):
