@@ -16,7 +16,7 @@ sys.path.insert(0, workflow.basedir)
 import publishing
 from reidlib import agenda
 from reidlib.data import DataError
-from reidlib.encoders import WeightsError
+from reidlib.weights import WeightsError
 from reidlib.study import open_study
 
 STUDIES = {study: open_study(f"params/{study}.yaml") for study in config.get("study", "demo").split()}

@@ -4,8 +4,9 @@ import torch
 
 from reidlib import agenda, making, params
 from reidlib.data import DataError
-from reidlib.encoders import WeightsError, build
+from reidlib.encoders import build
 from reidlib.study import Study
+from reidlib.weights import WeightsError
 
 
 def problems(study: Study) -> list[str]:
@@ -54,8 +55,10 @@ def _networks(study: Study) -> list[str]:
     for place, encoder in study.params.encoders.items():
         try:
             network = build(encoder, encoder.size or size, study.plan.weights_root)
-            network.layers()
-            for stage in recipes.get(place, recipes["student"]).stages:
+            recipe = recipes.get(place, recipes["student"])
+            if 0 < recipe.frozen < 1 or recipe.layer_decay != 1:
+                network.layers()
+            for stage in recipe.stages:
                 network.size = stage.size
                 network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ The three are imported where a network of theirs is built, not above: they take 
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reidlib.content import digest
-from reidlib.data.hashes import file_hashes
 from reidlib.params import EncoderParams
-
-WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")
-
-
-class WeightsError(RuntimeError):
-    """Pretrained weights that can't be had; the message says what, where it was looked for and how to get it."""
+from reidlib.weights import WeightsError, fitting, how_to_get, read_weights, weights_file
 
 
 class Encoder(nn.Module):
@@ -40,15 +33,18 @@ class Encoder(nn.Module):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # faster convolutions, on CPU and GPU
         self.size = tuple(size)
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)), persistent=False)
-        self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
+        # kept with the weights: they may hang on a pretrained tag, which isn't named when a trained network is loaded
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)))
+        self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
         with torch.no_grad():
             was_training = self.training
             self.dim = self.eval()(torch.zeros(1, 3, *self.size, dtype=torch.uint8)).shape[1]
             self.train(was_training)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, 3, H, W] -> float [B, dim]."""
+        """uint8 [B, 3, H, W] -> float [B, dim]. Raises TypeError where pictures are anything else."""
+        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise TypeError(_not_pictures(images))
         # one new array of floats and everything else in place: on a CPU, taking memory costs more than these sums
         if images.shape[-2:] == self.size:
             x = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
@@ -58,17 +54,27 @@ class Encoder(nn.Module):
         return self.network(torch.addcmul(self.shift, x, self.scale, out=x))
 
     def layers(self) -> dict[str, int]:
-        """Layer number of each of the network's parameters, counted from the input, for decay and freezing."""
+        """Layer number of each of the network's parameters, counted from the input, for decay and freezing.
+
+        Raises ValueError where the network doesn't say which of its parameters make up a layer.
+        """
         from timm.models import group_parameters
 
-        return group_parameters(self.network, self.network.group_matcher(coarse=False), reverse=True)
+        matcher = getattr(self.network, "group_matcher", None)
+        layers = group_parameters(self.network, matcher(coarse=False), reverse=True) if matcher else {}
+        if max(layers.values(), default=0) == 0:
+            raise ValueError(
+                f"the layers of {type(self.network).__name__} can't be told apart, so it can have neither 'frozen' nor "
+                "'layer_decay': set frozen to 0 (or 1) and layer_decay to 1 in its recipe, or choose another encoder"
+            )
+        return layers
 
     def freeze(self, share: float) -> None:
         """Stop training of the first `share` of the layers (0: none, 1: all)."""
-        layers = self.layers()
-        first_trained = share * (max(layers.values()) + 1)
+        layers = self.layers() if 0 < share < 1 else {}
+        first_trained = share * (max(layers.values(), default=0) + 1)
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(layers[name] >= first_trained)
+            parameter.requires_grad_(layers.get(name, 0) >= first_trained)
 
     def train(self, mode: bool = True):
         """As in torch, but frozen batch norms stay as they are: their statistics would follow the training data."""
@@ -78,6 +84,151 @@ class Encoder(nn.Module):
             if isinstance(module, nn.BatchNorm2d) and parameters and not any(p.requires_grad for p in parameters):
                 module.eval()
         return self
+
+
+def _not_pictures(images) -> str:
+    """What was given in the place of pictures, what is wanted, and how to get there."""
+    said = ["pictures are wanted as a tensor, uint8 [B, 3, H, W] from 0 to 255"]
+    if not isinstance(images, torch.Tensor):
+        from_pillow = "torchvision.transforms.functional.pil_to_tensor(x)"
+        return f"{said[0]}; this is {type(images).__name__}; arrays: torch.from_numpy(x); Pillow's pictures: {from_pillow}"
+    said.append(f"this is {str(images.dtype).removeprefix('torch.')} {list(images.shape)}")
+    if images.is_floating_point():
+        said.append("floats from 0 to 1, as of torchvision's ToTensor: (255 * x).round().to(torch.uint8), not normalised")
+    elif images.dtype != torch.uint8:
+        said.append("whole numbers from 0 to 255: x.to(torch.uint8)")
+    if images.ndim == 3:
+        said.append("one picture: x[None]")
+    if images.shape[-1:] == (3,):
+        said.append("channels last: x.movedim(-1, -3)")
+    elif images.shape[-3:-2] == (1,):
+        said.append("grey: x.expand(-1, 3, -1, -1)")
+    return "; ".join(said)
+
+
+def builder(params: EncoderParams) -> Callable:
+    """What makes the network: `build` takes it from a table, so a unit that builds an encoder names it in its `uses`."""
+    return (BUILDERS if params.miniature is None else MINIATURES)[params.name.partition(":")[0]]
+
+
+def build(params: EncoderParams, size: tuple[int, int], weights_root: str | Path | None = None) -> Encoder:
+    """The encoder that `params` names for pictures of `size` (h, w), with its pretrained weights if it names any.
+
+    Raises WeightsError when the weights are not to be had. A miniature comes with random weights.
+    """
+    if params.miniature is not None:
+        network = builder(params)(params, size, vocabulary=2)[1]
+        mean = std = (0.5, 0.5, 0.5)
+    else:
+        file = weights_file(params, weights_root)
+        try:
+            network, mean, std = builder(params)(params, size, file)
+        except Exception as error:  # whatever a library says of a damaged file, a wrong one, a hub that is not there
+            if params.weights is None:
+                raise
+            raise WeightsError(how_to_get(params, file, error)) from error
+    return Encoder(network, size, params.mean or mean, params.std or std)
+
+
+# open_clip
+
+
+def _open_clip(params: EncoderParams, size: tuple[int, int], file: Path | None):
+    import open_clip
+    from open_clip.convert import convert_state_dict
+
+    name = params.name.partition(":")[2]
+    config = open_clip.get_model_config(name)
+    is_resnet = config is not None and isinstance(config["vision_cfg"].get("layers"), list)  # made for squares alone
+    model = open_clip.create_model(
+        name,
+        pretrained=None if file else params.weights,
+        force_image_size=None if is_resnet else tuple(size),  # a tag's position embedding is resampled to it
+        pretrained_text=False,
+        require_pretrained=file is None and params.weights is not None,
+        weights_only=True,
+        device=torch.get_default_device(),  # else a network that is built on "meta" is moved to the CPU
+    )
+    tower = _clip_tower(model, size)
+    if file is not None:
+        state = fitting(tower, convert_state_dict(model, read_weights(file)), f"{params.name} from {params.weights}")
+        tower.load_state_dict(_resampled(state, tower))
+    # what a tag says its weights were trained with; without one, what all of the model's tags say
+    tags = [params.weights] if params.weights and file is None else open_clip.list_pretrained_tags_by_model(name)
+    known = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    said = {(tuple(config["mean"]), tuple(config["std"])) for config in known if "mean" in config}
+    own = open_clip.get_model_preprocess_cfg(model)
+    return tower, *(said.pop() if len(said) == 1 else (own["mean"], own["std"]))
+
+
+def _clip_tower(model: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """The image half of a CLIP model, fit to be an Encoder's network for pictures of `size`."""
+    from timm.layers import resample_abs_pos_embed
+
+    tower = model.visual
+    if hasattr(tower, "trunk"):  # a timm network
+        tower.group_matcher = _trunk_group_matcher(tower.trunk)
+    elif hasattr(tower, "attnpool"):
+        tower.group_matcher = _resnet_group_matcher
+        tower.grid_size = tuple((side + 1) // 2 // 16 for side in size)  # what the convolutions leave of a picture
+        positions = tower.attnpool.positional_embedding.detach()[None]
+        positions = resample_abs_pos_embed(positions, tower.grid_size, num_prefix_tokens=1)[0]
+        tower.attnpool.positional_embedding = nn.Parameter(positions)
+    else:
+        tower.group_matcher = _vit_group_matcher
+        tower.output_tokens = False  # CoCa's come beside the features
+    return tower
+
+
+def _resampled(state: dict, tower: nn.Module) -> dict:
+    """The state dict with its position embedding, where that is of another (square) size, resampled to the tower's."""
+    from timm.layers import resample_abs_pos_embed
+
+    for name, own in tower.state_dict().items():
+        if name.endswith(("positional_embedding", "pos_embed")) and state[name].shape != own.shape:
+            grid = tower.trunk.patch_embed.grid_size if hasattr(tower, "trunk") else tower.grid_size
+            others = own.shape[-2] - grid[0] * grid[1]  # tokens that are no patches: the class's
+            positions = state[name].view(1, *state[name].shape[-2:])
+            state[name] = resample_abs_pos_embed(positions, grid, num_prefix_tokens=others).view_as(own)
+    return state
+
+
+def _vit_group_matcher(coarse: bool = False) -> dict:
+    return {
+        "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre)",
+        "blocks": [(r"^transformer\.resblocks\.(\d+)", None), (r"^(?:attn_pool|ln_post|proj)", (99999,))],
+    }
+
+
+def _resnet_group_matcher(coarse: bool = False) -> dict:
+    return {"stem": r"^(?:conv|bn)", "blocks": r"^layer(\d+)\.(\d+)"}  # what nothing matches, attnpool, is last
+
+
+def _trunk_group_matcher(trunk: nn.Module) -> Callable:
+    """timm's numbers for a network that open_clip has as its `trunk`."""
+    from timm.models import group_parameters
+
+    matcher = getattr(trunk, "group_matcher", None)
+    layers = group_parameters(trunk, matcher(coarse=False), reverse=True) if matcher else {}
+    last = max(layers.values(), default=-1) + 1  # what open_clip puts on top of it
+    return lambda coarse=False: lambda name: layers.get(name.removeprefix("trunk."), last)
+
+
+def _small_clip(params: EncoderParams, size: tuple[int, int], vocabulary: int) -> tuple[nn.Module, nn.Module]:
+    import open_clip
+
+    config = params.miniature
+    _check_keys(params.name, config["vision"], open_clip.CLIPVisionCfg.__dataclass_fields__)
+    _check_keys(params.name, config["text"], open_clip.CLIPTextCfg.__dataclass_fields__)
+    # CLIP's ResNet is made for a square, its ViT also for a pair
+    is_resnet = isinstance(config["vision"].get("layers"), list)
+    vision = open_clip.CLIPVisionCfg(**config["vision"], image_size=max(size) if is_resnet else tuple(size))
+    text = open_clip.CLIPTextCfg(**config["text"], vocab_size=vocabulary)
+    model = open_clip.CLIP(config["embed_dim"], vision, text)
+    return model, _clip_tower(model, size)
+
+
+# ALIGN
 
 
 class AlignTower(nn.Module):
@@ -97,190 +248,43 @@ class AlignTower(nn.Module):
         return {"stem": r"^tower\.embeddings", "blocks": [(r"^tower\.encoder\.blocks\.(\d+)", None)]}
 
 
-def _vit_group_matcher(coarse: bool = False) -> dict:
-    return {
-        "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre)",
-        "blocks": [(r"^transformer\.resblocks\.(\d+)", None), (r"^(?:ln_post|proj)", (99999,))],
-    }
-
-
-def _resnet_group_matcher(coarse: bool = False) -> dict:
-    return {"stem": r"^(?:conv|bn)", "blocks": [(r"^layer(\d+)", None), (r"^attnpool", (99999,))]}
-
-
-def build(params: EncoderParams, size: tuple[int, int], weights_root: str | Path | None = None) -> Encoder:
-    """The encoder that `params` names for pictures of `size` (h, w), with its pretrained weights if it names any.
-
-    Raises WeightsError when the weights are not to be had. A miniature comes with random weights.
-    """
-    source, _, name = params.name.partition(":")
-    if params.miniature is not None:
-        network = image_tower(miniature(params, size, vocabulary=2))
-        mean = std = (0.5, 0.5, 0.5)
-    else:
-        file = weights_file(params, weights_root)
-        builder = {"open_clip": _open_clip, "align": _align, "timm": _timm}[source]
-        try:
-            network, mean, std = builder(name, params, size, file)
-        except Exception as error:  # whatever a library says of a damaged file, a wrong one, a hub that is not there
-            if params.weights is None:
-                raise
-            raise WeightsError(_how_to_get(params, file, error)) from error
-    return Encoder(network, size, params.mean or mean, params.std or std)
-
-
-def weights_file(params: EncoderParams, weights_root: str | Path | None) -> Path | None:
-    """The local file of pretrained weights; None if `weights` is null or a tag to be downloaded."""
-    if params.weights is None or not params.weights.endswith(WEIGHT_FILES):
-        return None
-    file = Path(weights_root or ".") / params.weights
-    if not file.is_file():
-        raise WeightsError(_how_to_get(params, file, "no such file"))
-    return file
-
-
-def weights_identity(params: EncoderParams, weights_root: str | Path | None, cache: Path | None = None) -> str | None:
-    """What the pretrained weights are: the sha256 of a file, a hash of a folder's, of a tag the repository and revision.
-
-    None where there are none. cache: see `data.hashes.file_hashes`. Raises WeightsError where they aren't on this machine.
-    """
-    if file := weights_file(params, weights_root):
-        return file_hashes([file], cache)[0]
-    if params.weights is None:
-        return None
-    repository = _hub_repository(params)
-    if params.name.startswith("align:") and Path(repository).is_dir():  # it takes one in a repository's place
-        return digest(file_hashes(sorted(file for file in Path(repository).rglob("*") if file.is_file()), cache))
-    from huggingface_hub import constants
-
-    reference = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "refs" / "main"
-    if not repository or not reference.is_file():
-        raise WeightsError(_how_to_get(params, None, f"{repository or 'none known there'} is not in the cache"))
-    return f"{repository}@{reference.read_text().strip()}"
-
-
-def _hub_repository(params: EncoderParams) -> str:
-    """Where the library gets a tag's weights from: owner/name on the model hub; "" where it has them from nowhere."""
-    source, _, name = params.name.partition(":")
-    if source == "open_clip":
-        import open_clip
-
-        return open_clip.get_pretrained_cfg(name, params.weights).get("hf_hub", "").rpartition("/")[0]
-    if source == "timm":
-        import timm
-
-        known = timm.get_pretrained_cfg(name)
-        return (known and known.hf_hub_id) or ""
-    return name
-
-
-def _how_to_get(params: EncoderParams, file: Path | None, error) -> str:
-    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if file is not None and file.is_file():
-        return f"weights '{params.weights}' of {params.name}: {file.resolve()} can't be used ({said}); fetch the file again"
-    if file is not None:
-        looked = f"{file.resolve()} ({said}). Put the file there, or set REIDLIB_WEIGHTS to the folder that holds it"
-    else:
-        looked = (
-            f"the local model cache and the model hub ({said}). Run once on a machine with a network so that the cache "
-            "holds them, or name a local file in the encoder's 'weights'"
-        )
-    return f"no weights '{params.weights}' of {params.name}: looked for in {looked}; 'weights: null' is random"
-
-
-def _open_clip(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
-    import open_clip
-    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    # open_clip takes a tag or a path; force_image_size resamples the position embedding to the size asked for
-    model = open_clip.create_model(
-        name,
-        pretrained=str(file) if file else params.weights,
-        force_image_size=tuple(size),
-        pretrained_text=False,
-        require_pretrained=params.weights is not None,
-    )
-    return image_tower(model), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-
-def _align(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
-    from timm.models import load_state_dict
+def _align(params: EncoderParams, size: tuple[int, int], file: Path | None):
     from transformers import AlignModel, AlignVisionConfig, AlignVisionModel
 
     # pixel values from -1 to 1, as ALIGN was trained; the tower is convolutional, so any size goes
-    if file is not None:
-        tower = AlignVisionModel(AlignVisionConfig(hidden_dim=640))
-        state = load_state_dict(str(file))
-        # the file holds the tower alone, or the whole model
-        tower_state = {k.removeprefix("vision_model."): v for k, v in state.items() if k.startswith("vision_model.")}
-        tower.load_state_dict(tower_state or state)
-    elif params.weights is not None:
-        tower = AlignModel.from_pretrained(name, dtype=torch.float32).vision_model
+    if params.weights is not None and file is None:
+        name = params.name.partition(":")[2]
+        tower = AlignModel.from_pretrained(name, dtype=torch.float32, weights_only=True).vision_model
     else:
         tower = AlignVisionModel(AlignVisionConfig(hidden_dim=640))
+    if file is not None:  # of the tower alone, or of the whole model
+        tower.load_state_dict(fitting(tower, read_weights(file), f"{params.name} from {params.weights}"))
     return AlignTower(tower), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
-def _timm(name: str, params: EncoderParams, size: tuple[int, int], file: Path | None):
-    import timm
+def _small_align(params: EncoderParams, size: tuple[int, int], vocabulary: int) -> tuple[nn.Module, nn.Module]:
+    from transformers import AlignConfig, AlignModel, AlignTextConfig, AlignVisionConfig, AlignVisionModel
 
-    # networks with a position embedding are made for one size; timm resamples the weights to it
-    default = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-    fixed = {"img_size": tuple(size)} if default.fixed_input_size else {}
-    if name.startswith(("vit_", "eva")):  # these take further sizes, those of a recipe's stages
-        fixed["dynamic_img_size"] = True
-    overlay = None
-    if file is not None:  # with its classifier or without
-        state = timm.models.load_state_dict(str(file))
-        heads = tuple(f"{head}." for head in np.atleast_1d(default.classifier or ()))
-        overlay = {"state_dict": {k: v for k, v in state.items() if not k.startswith(heads)}, "num_classes": 0}
-    network = timm.create_model(
-        name, pretrained=params.weights is not None, pretrained_cfg_overlay=overlay, num_classes=0, **fixed
-    )
-    network.pretrained_cfg.pop("state_dict", None)
-    return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-
-
-def miniature(params: EncoderParams, size: tuple[int, int], vocabulary: int) -> nn.Module:
-    """A small image-and-text model of open_clip's own CLIP class, or of transformers' own ALIGN class.
-
-    `params.miniature` holds the keys of open_clip's vision and text configurations (vision, text, embed_dim), or of
-    transformers' AlignVisionConfig and AlignTextConfig (vision, text).
-    """
-    source = params.name.partition(":")[0]
     config = params.miniature
-    if source == "open_clip":
-        import open_clip
-
-        _check_keys(params.name, config["vision"], open_clip.CLIPVisionCfg.__dataclass_fields__)
-        _check_keys(params.name, config["text"], open_clip.CLIPTextCfg.__dataclass_fields__)
-        # CLIP's ResNet takes a whole number, its ViT also a pair
-        vision = open_clip.CLIPVisionCfg(**config["vision"], image_size=size[0] if size[0] == size[1] else tuple(size))
-        text = open_clip.CLIPTextCfg(**config["text"], vocab_size=vocabulary)
-        return open_clip.CLIP(config["embed_dim"], vision, text)
-    if source == "align":
-        from transformers import AlignConfig, AlignModel, AlignTextConfig, AlignVisionConfig, AlignVisionModel
-
-        _check_keys(params.name, config["vision"], AlignVisionConfig().to_dict())
-        _check_keys(params.name, config["text"], AlignTextConfig().to_dict())
-        vision = AlignVisionConfig(**{"batch_norm_momentum": 0.1, **config["vision"]}, image_size=max(size))
-        # the image features are the last stage's channels: the projection of the text must have their width
-        vision.hidden_dim = AlignVisionModel(vision).encoder.blocks[-1].projection.project_conv.out_channels
-        text = {**config["text"], "vocab_size": vocabulary}
-        model = AlignModel(
-            AlignConfig(
-                text_config=text,
-                vision_config=vision.to_dict(),
-                projection_dim=vision.hidden_dim,
-                temperature_init_value=0.07,  # CLIP's; the class's 1.0 is one for loading weights
-            )
+    _check_keys(params.name, config["vision"], AlignVisionConfig().to_dict())
+    _check_keys(params.name, config["text"], AlignTextConfig().to_dict())
+    vision = AlignVisionConfig(**{"batch_norm_momentum": 0.1, **config["vision"]}, image_size=max(size))
+    # the image features are the last stage's channels: the projection of the text must have their width
+    vision.hidden_dim = AlignVisionModel(vision).encoder.blocks[-1].projection.project_conv.out_channels
+    text = {**config["text"], "vocab_size": vocabulary}
+    model = AlignModel(
+        AlignConfig(
+            text_config=text,
+            vision_config=vision.to_dict(),
+            projection_dim=vision.hidden_dim,
+            temperature_init_value=0.07,  # CLIP's; the class's 1.0 is one for loading weights
         )
-        for module in model.vision_model.modules():
-            if isinstance(module, nn.Conv2d):  # EfficientNet's own start; the class's is one for loading weights
-                fan_out = module.out_channels * module.kernel_size[0] ** 2 // module.groups
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-        return model
-    raise ValueError(f"{params.name}: only open_clip and align encoders have a miniature")
+    )
+    for module in model.vision_model.modules():
+        if isinstance(module, nn.Conv2d):  # EfficientNet's own start; the class's is one for loading weights
+            fan_out = module.out_channels * module.kernel_size[0] ** 2 // module.groups
+            nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+    return model, AlignTower(model.vision_model)
 
 
 def _check_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -289,10 +293,41 @@ def _check_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
         raise ValueError(f"{name}: its miniature has an unknown key '{key}'; did you mean '{near}'?")
 
 
-def image_tower(model: nn.Module) -> nn.Module:
-    """The image half of a CLIP or ALIGN model, fit to be an Encoder's network."""
-    if hasattr(model, "vision_model"):  # ALIGN's
-        return AlignTower(model.vision_model)
-    is_vit = hasattr(model.visual, "transformer")
-    model.visual.group_matcher = _vit_group_matcher if is_vit else _resnet_group_matcher
-    return model.visual
+# timm
+
+
+def _timm(params: EncoderParams, size: tuple[int, int], file: Path | None):
+    import timm
+
+    name = params.name.partition(":")[2]
+    # networks with a position embedding are made for one size; timm resamples the weights to it
+    default = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    fixed = {"img_size": tuple(size)} if default.fixed_input_size else {}
+    if name.startswith(("vit_", "eva")):  # these take further sizes, those of a recipe's stages
+        fixed["dynamic_img_size"] = True
+    network = timm.create_model(name, pretrained=params.weights is not None and file is None, num_classes=0, **fixed)
+    if file is not None:
+        state = read_weights(file)
+        heads = tuple(f"{head}." for head in np.atleast_1d(default.classifier or ()))  # whatever its size
+        state = {name: value for name, value in state.items() if not name.startswith(heads)}
+
+        def loaded(state: dict) -> nn.Module:
+            overlay = {"state_dict": state, "num_classes": 0}
+            return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **fixed)
+
+        try:
+            network = loaded(fitting(network, state, f"{params.name} from {params.weights}"))
+        except WeightsError as unfit:
+            try:
+                network = loaded(state)  # by other names: its authors', which timm may know
+            except Exception:
+                raise unfit from None
+        network.pretrained_cfg.pop("state_dict")
+    return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+
+
+BUILDERS = {"open_clip": _open_clip, "align": _align, "timm": _timm}  # (params, size, file) -> network, mean, std
+# (params, size, vocabulary) -> a small model of image and text, and its image tower, fit to be an Encoder's network.
+# Its configuration's keys are those of open_clip's CLIPVisionCfg and CLIPTextCfg (vision, text, embed_dim), or of
+# transformers' AlignVisionConfig and AlignTextConfig (vision, text).
+MINIATURES = {"open_clip": _small_clip, "align": _small_align}

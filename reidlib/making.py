@@ -17,7 +17,7 @@ from torch import nn
 from reidlib import losses, processes
 from reidlib.content import write_atomically
 from reidlib.data.store import decode
-from reidlib.encoders import build, image_tower
+from reidlib.encoders import build
 from reidlib.gates import GATES
 from reidlib.methods import Expert, Method, Moe, Start, parse
 from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router
@@ -56,24 +56,17 @@ def load_captioned(unit: Unit, store: Store) -> tuple[np.ndarray, list[str]]:
 
 
 def make_pretrained(unit: Unit, store: Store, folder: Path) -> None:
-    """A miniature, pretrained contrastively on captioned pictures."""
-    plan, pixels, tokens, pair = unit.inputs["plan"], *_pair(unit, store)
+    """A miniature, pretrained contrastively on captioned pictures; its image tower is kept alone, too: tower.safetensors."""
+    plan, (pixels, captions) = unit.inputs["plan"], load_captioned(unit.parents["captioned"], store)
+    tokens, vocabulary = tokenize(captions)
+    torch.manual_seed(plan.seed)
+    pair = Pair(unit.inputs["encoder"], unit.inputs["encoder"].size, vocabulary, tokens.shape[1])
     batches = CaptionBatches(pixels, tokens, plan)
     _fit(
         unit, folder, pair, batches, contrastive_loss, plan.seed, plan.model_dump(include={"epochs", "lr", "weight_decay"})
     )
-
-
-def load_tower(unit: Unit, store: Store) -> nn.Module:
-    """The image tower of a pretrained miniature."""
-    return image_tower(_loaded(_pair(unit, store)[2], unit, store).model)
-
-
-def _pair(unit: Unit, store: Store) -> tuple[np.ndarray, np.ndarray, Pair]:
-    pixels, captions = load_captioned(unit.parents["captioned"], store)
-    tokens, vocabulary = tokenize(captions)
-    torch.manual_seed(unit.inputs["plan"].seed)
-    return pixels, tokens, Pair(unit.inputs["encoder"], unit.inputs["encoder"].size, vocabulary, tokens.shape[1])
+    if processes.first():
+        write_atomically(folder / "tower.safetensors", lambda path: save_model(pair.tower, str(path)))
 
 
 def make_embedder(unit: Unit, store: Store, folder: Path) -> None:
@@ -188,12 +181,12 @@ def _new_router(unit: Unit, store: Store | None, experts: int) -> Router:
 
 def _encoder(unit: Unit, store: Store | None):
     pretrained = unit.parents.get("pretrained")
-    tower = load_tower(pretrained, store) if pretrained and store else None
+    tower = store.make(pretrained) / "tower.safetensors" if pretrained and store else None
     torch.manual_seed(unit.inputs["seed"])  # after what may draw numbers of its own
     spec = unit.given["encoder"] if store else unit.inputs["encoder"]  # with the name of its weights, or without
     encoder = build(spec, tuple(unit.inputs["size"]), unit.given["weights_root"])
     if tower is not None:
-        encoder.network.load_state_dict(tower.state_dict())
+        load_model(encoder.network, str(tower))
     return encoder
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from reidlib import agenda, making, measuring, params
 from reidlib.catalog import Catalog, folder
 from reidlib.content import digest
-from reidlib.encoders import weights_identity
+from reidlib.encoders import builder
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
 from reidlib.methods import Expert, Method, Moe, Pixels, Start, Student, parse, teacher
 from reidlib.params import DistillationParams, NetworkParams, Recipe, Runs, StudyParams
 from reidlib.training import Machine
 from reidlib.units import Unit
+from reidlib.weights import weights_identity
 
 
 def _once(make: Callable) -> Callable:
@@ -89,7 +90,7 @@ class Plan:
         inputs = {"encoder": spec, "plan": self.params.pretraining, **self._run}
         parents = {"captioned": self.captioned(spec.size)}
         label, given, place = f"pretrain {expert}", {"machine": self.machine}, f"experts.{expert}"
-        return Unit("pretrained", label, making.make_pretrained, inputs, parents, given, place=place)
+        return Unit("pretrained", label, making.make_pretrained, inputs, parents, given, (builder(spec),), place=place)
 
     # networks
 
@@ -147,6 +148,7 @@ class Plan:
         given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": machine}
         parents = {"pixels": self.pixels(dataset, "train"), **parents}
         parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(spec.recipe.stages)}
+        uses = (builder(encoder), *uses)
         return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
 
     def _start(self, name: str, dataset: str) -> Unit:
@@ -311,5 +313,6 @@ class Plan:
             "networks": networks, "width": paper.moe.width, "size": next(iter(paper.datasets.values())).size,
             "runs": self.params.profiling.paper, **self._run,
         }  # fmt: skip
-        given, uses = {"machine": self.machine}, (Machine, GATES["soft"], GATES["top1"])
+        given = {"machine": self.machine}
+        uses = (Machine, GATES["soft"], GATES["top1"], *{builder(encoder) for encoder in networks.values()})
         return Unit("costs", "costs of the paper's networks", measuring.make_paper_costs, inputs, {}, given, uses)

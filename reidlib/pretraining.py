@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from reidlib.data.store import gather
-from reidlib.encoders import miniature
+from reidlib.encoders import builder
 from reidlib.params import EncoderParams, PretrainingParams
 from reidlib.training import Batch
 
@@ -35,13 +35,17 @@ def tokenize(captions: list[str]) -> tuple[np.ndarray, int]:
 
 
 class Pair(nn.Module):
-    """An image tower and a text tower; forward gives unit features of both, [B, D] twice, and the logits' scale."""
+    """An image tower and a text tower; forward gives unit features of both, [B, D] twice, and the logits' scale.
+
+    tower: the former, as an Encoder's network.
+    """
 
     def __init__(self, encoder: EncoderParams, size: tuple[int, int], vocabulary: int, length: int):
         super().__init__()
         text = "context_length" if encoder.name.startswith("open_clip") else "max_position_embeddings"
         config = {**encoder.miniature, "text": {**encoder.miniature["text"], text: length}}
-        self.model = miniature(encoder.model_copy(update={"miniature": config}), size, vocabulary)
+        encoder = encoder.model_copy(update={"miniature": config})
+        self.model, self.tower = builder(encoder)(encoder, size, vocabulary)
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor):
         x = images.float() / 127.5 - 1

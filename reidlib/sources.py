@@ -27,7 +27,10 @@ VALUES = {f"reidlib.{name}" for name in (
     "params", "params.schema", "params.reading", "methods", "sources", "provenance", "content", "progress",
 )}  # fmt: skip
 # from these a unit names the entries that it uses
-TABLES = {"reidlib.gates.GATES", "reidlib.losses.distillation.TERMS", "reidlib.data.layouts.LAYOUTS"}
+TABLES = {
+    "reidlib.gates.GATES", "reidlib.losses.distillation.TERMS", "reidlib.data.layouts.LAYOUTS",
+    "reidlib.encoders.BUILDERS", "reidlib.encoders.MINIATURES",
+}  # fmt: skip
 
 
 def _read_all() -> dict[str, str]:

@@ -255,6 +255,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float, 
 
     if not isinstance(model, (Embedder, Router)) or layer_decay == head_lr == 1:
         return param_groups_weight_decay(model, weight_decay)
+    if layer_decay != 1:
+        model.encoder.layers()  # refuses a network whose layers can't be told apart
     network = model.encoder.network
     groups = param_groups_layer_decay(network, weight_decay, layer_decay=layer_decay)
     inside = {id(p) for p in network.parameters()}

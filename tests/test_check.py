@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reidlib import check
-from reidlib.encoders import WeightsError
 from reidlib.sources import PROJECT
 from reidlib.study import open_study
+from reidlib.weights import WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,7 @@ def test_a_corrupt_weight_file_is_named_and_that_it_must_be_fetched_again(proble
     (tmp_path / "weights" / "w.safetensors").write_bytes(content[: len(content) // 2])
     (found,) = problems(**change)
     assert (
-        found.startswith("student: ")
-        and str(tmp_path / "weights" / "w.safetensors") in found
-        and "fetch the file again" in found
+        found.startswith("student: ") and str(tmp_path / "weights" / "w.safetensors") in found and "fetch it again" in found
     )
 
 

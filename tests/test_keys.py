@@ -11,9 +11,9 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 
-from reidlib.encoders import WeightsError, weights_identity
 from reidlib.params import EncoderParams
 from reidlib.study import open_study
+from reidlib.weights import WeightsError, weights_identity
 
 VEHICLES = "vehicles seed 0"
 
@@ -201,6 +201,36 @@ def test_a_variant_that_says_what_the_study_says_is_the_study(base):
 def test_words_annotations_and_what_is_not_used_re_key_nothing(base, edited, module, old, new):
     edited(module, old, new)
     assert not anew_by_code(base)
+
+
+@pytest.mark.parametrize(
+    "old, new, expected",
+    [
+        ("max(size) if is_resnet", "min(size) if is_resnet", {"pretrain clip", f"expert:clip {VEHICLES}"}),
+        ("module.momentum = 0.1", "module.momentum = 0.2", {"pretrain align", f"expert:align {VEHICLES}"}),
+        ('fixed["dynamic_img_size"] = True', 'fixed["dynamic_img_size"] = False',
+         {f"student {VEHICLES}", f"moe:router {VEHICLES}"}),
+        ("require_pretrained=file is None", "require_pretrained=True", set()),
+        ("AlignVisionConfig(hidden_dim=640)", "AlignVisionConfig(hidden_dim=320)", set()),
+    ],
+)  # fmt: skip
+def test_a_changed_builder_re_keys_the_networks_that_it_builds(base, edited, old, new, expected):
+    edited("reidlib.encoders", old, new)
+    own = {"pretrain clip", "pretrain align"} | {
+        f"{m} {VEHICLES}" for m in ("expert:clip", "expert:align", "student", "moe:router")
+    }
+    found = anew_by_code(base) & own
+    if any("expert" in label for label in expected):  # the router learns from the experts' embeddings
+        expected = expected | {f"moe:router {VEHICLES}"}
+    assert found == expected
+
+
+@pytest.mark.parametrize("old, source", [("require_pretrained=file is None", "clip"), ("(hidden_dim=640)", "align")])
+def test_the_paper_networks_costs_count_their_builders(base, edited, old, source):
+    key = lambda: open_study("params/demo.yaml").plan.costs("paper").key  # noqa: E731
+    before = key()
+    edited("reidlib.encoders", old, "require_pretrained=True" if source == "clip" else "(hidden_dim=320)")
+    assert key() != before
 
 
 def test_another_resize_filter_decodes_anew_and_trains_anew_on_it(base, edited):

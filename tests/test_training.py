@@ -92,7 +92,8 @@ def test_the_seed_decides_all(tmp_path):
 
 @pytest.mark.parametrize("network", [tiny, clip])
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, network):
-    recipe = RECIPE.model_copy(update={"augmentation": Augmentation(), "layer_decay": 0.5})
+    decay = 1.0 if network is tiny else 0.5  # its layers can't be told apart
+    recipe = RECIPE.model_copy(update={"augmentation": Augmentation(), "layer_decay": decay})
     options = {"dropout": 0.3} if network is tiny else {}
     whole, broken = network(**options), network(**options)
     history = fit(whole, tmp_path / "a", recipe)
