@@ -10,12 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from reidlib.data.dataset import DataError, first_five
 
 CHUNK = 32  # images a thread decodes before it takes more: handing them out one by one costs as much as decoding a tenth
+BEHIND = "black"  # what transparent pictures are laid on, like the border that augmentation adds
+TURNS = {  # what sets a picture upright, by its EXIF orientation; one of 5 to 8 lies on its side
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 def decode(
@@ -47,9 +52,10 @@ def decode(
         for row, path in zip(pixels, chunk):
             try:
                 row[:] = read_image(path, size).transpose(2, 0, 1)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+            except Exception as error:  # Pillow promises no kind, and broken files bring out many
                 failures.append(f"{path} ({type(error).__name__}: {error})")
-        os.pwrite(store.fileno(), pixels, header + start * pixels[0].nbytes)
+        if os.pwrite(store.fileno(), pixels, header + start * pixels[0].nbytes) < pixels.nbytes:
+            raise DataError(f"{file} could not be written whole: its disk is full")
         return len(chunk), failures
 
     partial = file.with_name(f".{file.stem}.{uuid.uuid4().hex[:8]}.npy")
@@ -76,12 +82,46 @@ def decode(
 
 
 def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """One image as uint8 RGB [h, w, 3], resized to `size` (h, w) with an antialiased bicubic filter."""
+    """One image as uint8 RGB [h, w, 3], resized to `size` (h, w) with an antialiased bicubic filter.
+
+    Of an animation the first frame; set upright, where EXIF says how it was held; what is transparent laid on BEHIND.
+    Grey of more than 8 bits (thermal, infrared) is stretched from the picture's lowest value, black, to its highest,
+    white, for no file says which part of its range a camera uses.
+    """
     height, width = size
     with Image.open(path) as image:
+        if image.format == "EPS":
+            raise ValueError("PostScript is a program, which may never end, and no picture")
         # A JPEG much larger than needed is decoded at a fraction of its size, never under twice what is needed.
-        image.draft(None, (2 * width, 2 * height))
-        return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+        is_on_side = image.format in ("JPEG", "MPO") and _orientation(image) in (5, 6, 7, 8)
+        image.draft(None, (2 * height, 2 * width) if is_on_side else (2 * width, 2 * height))
+        image.load()
+        turn = TURNS.get(_orientation(image))  # only now: EXIF may stand last in a file, and Pillow turns a TIFF itself
+        upright = image if turn is None else image.transpose(turn)
+        return np.asarray(_rgb(upright).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """EXIF's; where that can't be read the picture is taken as it is, as viewers do."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # like what Pillow raises for a broken picture
+        return None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, float)
+        known = values[np.isfinite(values)]  # a gap in what a thermal camera measured may be NaN: black
+        low, high = (known.min(), known.max()) if known.size else (0, 0)
+        share = (np.nan_to_num(values, nan=low).clip(low, high) - low) / ((high - low) or 1)
+        image = Image.fromarray((255 * share).round().astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, BEHIND), image)
+    return image.convert("RGB")
 
 
 def gather(store: np.ndarray, index: np.ndarray | slice) -> torch.Tensor:
