@@ -11,6 +11,7 @@ import shutil
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
 
 from reidlib.content import write_atomically
 from reidlib.progress import load_checkpoint
@@ -35,14 +36,21 @@ def adopt(store: Store, unit: Unit, why: str) -> int:
         raise ValueError(f"'{unit.label}' differs in more than code, so go on training: {'; '.join(others)}")
     try:
         with FileLock(folder / "lock", timeout=0):
-            proof = pd.DataFrame(load_checkpoint(folder)["history"])
+            checkpoint = load_checkpoint(folder)
+            proof = pd.DataFrame(checkpoint["history"])
             lines = proof.to_csv(index=False).splitlines()  # as text, to the last digit
             for old, new in zip((before / "history.csv").read_text().splitlines(), lines):
                 if old != new:
                     raise ValueError(f"'{unit.label}': the change counts, so go on training: {old} is now {new}")
-            for name in ("weights.safetensors", "history.csv"):
-                write_atomically(folder / name, lambda path, name=name: shutil.copyfile(before / name, path))
-            adopted = {"from": f"{unit.kind}/{before.name}", "changed": changed, "why": why, "epochs": len(proof)}
+            weights = load_file(before / "weights.safetensors")
+            added = {name: value for name, value in checkpoint["model"].items() if name not in weights}
+            weights |= {name: value.contiguous() for name, value in added.items()}  # such as a constant that is kept now
+            write_atomically(folder / "weights.safetensors", lambda path: save_file(weights, path))
+            write_atomically(folder / "history.csv", lambda path: shutil.copyfile(before / "history.csv", path))
+            adopted = {
+                "from": f"{unit.kind}/{before.name}", "changed": changed, "why": why, "epochs": len(proof),
+                "added": sorted(added),
+            }  # fmt: skip
             store.finish(unit, record["made"] | {"adopted": [*record["made"].get("adopted", []), adopted]})
     except Timeout:
         raise ValueError(f"'{unit.label}' is being trained: stop that first") from None

@@ -162,7 +162,8 @@ class Plan:
             "size": encoder.size or self.data.size(dataset), "seed": self.params.seeds[0], **self._run, "precision": precision,
         }  # fmt: skip
         given = {"encoder": encoder, "weights_root": self.weights_root}
-        return Unit("start", f"{Start(name=name)} {dataset}", making.load_start, inputs, parents, given, kept=False)
+        uses = (builder(encoder),)
+        return Unit("start", f"{Start(name=name)} {dataset}", making.load_start, inputs, parents, given, uses, kept=False)
 
     def _recipe(self, recipe: Recipe, dataset: str) -> Recipe:
         """On several data sets at once, as many steps as on the first one alone."""
