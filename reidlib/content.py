@@ -24,8 +24,23 @@ def plain(content):
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """write(file) a file under another name first, so that one named `path` is always whole, whoever writes it too."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial)
-    os.replace(partial, path)
+    try:
+        write(partial)
+        if not partial.is_symlink():
+            _sync(partial)  # or a machine that loses its power may keep the new name and lose the bytes
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def differences(before: dict, now: dict, within: str = "") -> list[str]:

@@ -1,7 +1,9 @@
 """A training on its way: its bar, and the checkpoint it is carried on from. Nothing here changes a number, so that its code
 is in no unit's key (see reidlib.sources)."""
 
-from functools import partial
+import hashlib
+import io
+import sys
 from pathlib import Path
 
 import torch
@@ -29,11 +31,25 @@ class Bar(tqdm):
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
-    """checkpoint.pt of nested dictionaries of tensors and numbers, in place of the one before, whole."""
-    write_atomically(Path(folder) / "checkpoint.pt", partial(torch.save, state))
+    """checkpoint.pt of nested dictionaries of tensors and numbers, in place of the one before, whole: its sha256, 32 bytes,
+    and what torch.save writes."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_atomically(
+        Path(folder) / "checkpoint.pt", lambda path: path.write_bytes(hashlib.sha256(content).digest() + content)
+    )
 
 
 def load_checkpoint(folder: Path) -> dict | None:
-    """What `save_checkpoint` kept, on the CPU; None where there is none."""
+    """What `save_checkpoint` kept, on the CPU; None where there is none, or where it is damaged: then that is said, and the
+    file set aside."""
     file = Path(folder) / "checkpoint.pt"
-    return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else None
+    if not file.exists():
+        return None
+    content = memoryview(file.read_bytes())
+    if hashlib.sha256(content[32:]).digest() == content[:32]:
+        return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+    aside = file.rename(file.with_name("damaged-checkpoint.pt"))
+    print(f"{file} is damaged: it is set aside as {aside.name}, and training starts from the beginning", file=sys.stderr)
+    return None

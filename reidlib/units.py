@@ -3,7 +3,8 @@
 A unit says what it depends on: its inputs (params, seeds, hashes of data), its parents, and the code of the function that
 makes it (reidlib.sources). Its key is a hash of all that and nothing else, known before anything is built or loaded.
 
-    artifacts/units/<kind>/<key>/     what is kept of it: unit.json, last, when it is whole; checkpoint.pt while half done
+    artifacts/units/<kind>/<key>/     what is kept of it: unit.json, last, when it is whole, with the sha256 of the other
+                                      files; checkpoint.pt while half done
     artifacts/<study>/units/<label>   a link to the unit that a study has by this name: what was there before a change
 
 The store of units is one for all studies: two that ask for the same thing share it. Not in a key, but kept beside it as
@@ -13,6 +14,9 @@ where it was made: the machine, the packages' versions, and the number of proces
 import json
 import os
 import re
+import shutil
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +27,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors.numpy import load_file, save_file
 
 from reidlib import processes, sources
 from reidlib.content import differences, digest, plain, write_atomically
+from reidlib.data.hashes import file_hashes
 from reidlib.provenance import now, origin
 
 FINISHED, HALF_DONE, MISSING, STALE = "finished", "half done", "missing", "stale"
@@ -95,14 +100,15 @@ class Store:
         first of them writes.
         """
         folder = self.folder(unit)
-        if not (folder / "unit.json").exists():
+        if self._damage(folder) != []:
             for parent in unit.parents.values():
                 self._prepare(parent)
             folder.mkdir(parents=True, exist_ok=True)
-            with processes.holding(FileLock(folder / "lock")), self.limited():
-                to_do = not (folder / "unit.json").exists()
+            with processes.holding(self._alone(unit, folder)), self.limited():
+                damage = self._damage(folder)
                 processes.wait()  # for all to have looked before one of them writes
-                if to_do:
+                if damage != []:
+                    self._clear(unit, folder, damage or [])
                     self._make(unit, folder)
         self._link(unit)
         return folder
@@ -118,7 +124,7 @@ class Store:
     def state(self, unit: Unit) -> tuple[str, str]:
         """finished, half done, stale or missing, and why: nothing is built or loaded to know it."""
         folder = self.folder(unit)
-        if (folder / "unit.json").exists():
+        if self.record(unit):
             return FINISHED, ""
         before = _record(self.before(unit))
         why = "; ".join(self.differences(before, unit)[:3]) if before else ""
@@ -135,6 +141,51 @@ class Store:
             yield
         finally:
             torch.set_num_threads(before)
+
+    def _damage(self, folder: Path) -> list[str] | None:
+        """The files of a finished unit that aren't as they were written; None where there is no finished unit."""
+        record = _record(folder)
+        if record is None:
+            return None
+        files = {folder / name: written for name, written in record.get("files", {}).items()}  # none: by earlier code
+        gone = [file.name for file in files if not file.is_file()]
+        if gone:
+            return gone
+        hashes = file_hashes([*files], self.root / "hashes.sqlite")
+        return [file.name for file, found in zip(files, hashes) if found != files[file]]
+
+    def _clear(self, unit: Unit, folder: Path, damaged: list[str]) -> None:
+        """Take out of the way what is damaged, and what was being written when a process was killed."""
+        if not processes.first():
+            return
+        for partial in folder.glob("*.partial"):
+            partial.unlink()
+        if damaged:
+            names, aside = ", ".join(damaged), folder / "damaged"
+            print(f"'{unit.label}': {names} in {folder} is not what was written there: set aside in {aside.name}/, made again",
+                  file=sys.stderr)  # fmt: skip
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            for name in [*damaged, "unit.json"]:
+                if (folder / name).exists():
+                    (folder / name).rename(aside / name)
+
+    @contextmanager
+    def _alone(self, unit: Unit, folder: Path) -> Iterator[None]:
+        """Hold the unit against other processes; where another has it, say which and wait. The lock ends with its process."""
+        lock, holder = FileLock(folder / "lock"), folder / "holder"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            by = holder.read_text() if holder.exists() else "another process"
+            print(f"'{unit.label}' is being made by {by}: waiting for it. To make it here, stop that one.", file=sys.stderr)
+            lock.acquire()
+        try:
+            write_atomically(holder, lambda path: path.write_text(f"process {os.getpid()} on {socket.gethostname()}"))
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
     def _prepare(self, unit: Unit) -> None:
         if unit.kept:
@@ -162,7 +213,9 @@ class Store:
         """Declare a unit whole, whose files are in its folder. made: when, where and how it was."""
         folder = self.folder(unit)
         unkept = {f"{p.kind}/{p.key}": {"dependencies": p.dependencies} for p in unit.parents.values() if not p.kept}
-        record = {"label": unit.label, "dependencies": unit.dependencies, "unkept": unkept, "made": made}
+        names = sorted(file.name for file in folder.iterdir() if file.suffix in (".npy", ".safetensors", ".csv"))
+        files = dict(zip(names, file_hashes([folder / name for name in names], self.root / "hashes.sqlite")))
+        record = {"label": unit.label, "dependencies": unit.dependencies, "unkept": unkept, "made": made, "files": files}
         write_atomically(folder / "unit.json", lambda path: path.write_text(json.dumps(record, indent=1)))
         for checkpoint in folder.glob("checkpoint*"):
             checkpoint.unlink()
@@ -200,5 +253,7 @@ class Store:
 
 
 def _record(folder: Path) -> dict | None:
-    file = folder / "unit.json"
-    return json.loads(file.read_text()) if file.exists() else None
+    try:
+        return json.loads((folder / "unit.json").read_text())
+    except (FileNotFoundError, ValueError):  # ValueError: damaged, and as good as none
+        return None

@@ -124,6 +124,27 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, 
     assert again.equals(history)
 
 
+@pytest.mark.parametrize("damage", [lambda x: x[:-100], lambda x: x[:100] + bytes([x[100] ^ 1]) + x[101:], lambda x: b""])
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_again(tmp_path, capsys, damage):
+    recipe = RECIPE.model_copy(update={"augmentation": Augmentation()})
+    whole, broken = tiny(), tiny()
+    fit(whole, tmp_path / "a", recipe)
+
+    class Broken(PictureBatches):
+        def epoch(self, epoch, device):
+            if epoch == 2:
+                raise KeyboardInterrupt
+            return super().epoch(epoch, device)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, tmp_path / "b", recipe, batches=Broken(coloured(), LABELS, recipe, 0))
+    file = tmp_path / "b" / "checkpoint.pt"
+    file.write_bytes(damage(file.read_bytes()))
+    again = tiny()
+    assert len(fit(again, tmp_path / "b", recipe)) == recipe.epochs and same(whole, again)
+    assert f"{file} is damaged: it is set aside as damaged-checkpoint.pt" in capsys.readouterr().err
+
+
 def rates(model, folder, **settings):
     """The learning rates of the optimizer's groups at each step, by the names of their parameters."""
     recipe = RECIPE.model_copy(update={"p": 6})  # all identities in each batch: two batches an epoch, always

@@ -94,6 +94,78 @@ def test_a_write_cut_short_does_not_count_as_finished(tmp_path, monkeypatch):
     assert (Store(tmp_path).arrays(numbers(3))["x"] == 3).all() and (Store(tmp_path).arrays(numbers())["x"] == 1).all()
 
 
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [
+    flip_a_bit, lambda file: file.write_bytes(file.read_bytes()[:-4]), lambda file: file.write_bytes(b""), Path.unlink,
+    lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\n"),
+], ids=["a bit", "cut short", "empty", "gone", "pointer"])  # fmt: skip
+def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path, capsys, damage):
+    calls, store = [], Store(tmp_path)
+    folder = store.make(numbers(5, calls=calls))
+    damage(folder / "arrays.safetensors")
+    left = (folder / "arrays.safetensors").read_bytes() if (folder / "arrays.safetensors").exists() else None
+    assert (store.arrays(numbers(5, calls=calls))["x"] == 5).all() and len(calls) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"'numbers': arrays.safetensors in {folder} is not what was written there" in said
+    assert left is None or (folder / "damaged" / "arrays.safetensors").read_bytes() == left
+    assert (store.arrays(numbers(5, calls=calls))["x"] == 5).all() and len(calls) == 2 and not capsys.readouterr().err
+
+
+def test_a_damaged_unit_that_others_are_made_from_is_made_again_for_them_too(tmp_path):
+    store, parent = Store(tmp_path), numbers(2)
+    store.make(parent)
+    flip_a_bit(store.folder(parent) / "arrays.safetensors")
+    assert (store.arrays(summed(parent, parent))["x"] == 4).all()
+
+
+def test_a_damaged_record_is_as_good_as_none(tmp_path):
+    calls, store = [], Store(tmp_path)
+    (store.make(numbers(calls=calls)) / "unit.json").write_text("{")
+    assert store.state(numbers())[0] != FINISHED
+    assert (store.arrays(numbers(calls=calls))["x"] == 1).all() and len(calls) == 2
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
+    folder = Store(tmp_path).folder(numbers())
+    folder.mkdir(parents=True)
+    (folder / "arrays.safetensors.123.partial").write_text("half")
+    Store(tmp_path).make(numbers())
+    assert not list(folder.glob("*.partial"))
+
+
+def test_who_waits_is_told_for_whom(tmp_path):
+    """The other is a process: killed, it leaves no lock that anyone would have to remove."""
+    code = f"""
+import time
+from pathlib import Path
+from reidlib.units import Store
+from tests.test_units import numbers
+store = Store(Path({str(tmp_path)!r}))
+folder = store.folder(numbers())
+folder.mkdir(parents=True)
+with store._alone(numbers(), folder):
+    (folder / "ready").touch()
+    time.sleep(60)
+"""
+    folder = Store(tmp_path).folder(numbers())
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    while not (folder / "ready").exists():
+        time.sleep(0.05)
+    asked = [sys.executable, "-c", code[: code.index("folder")] + "store.make(numbers())"]
+    waits = subprocess.Popen(asked, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    said = waits.stderr.readline()
+    assert f"'numbers' is being made by process {other.pid} on " in said and "To make it here, stop that one." in said
+    assert waits.poll() is None
+    other.kill()
+    assert waits.wait(30) == 0 and Store(tmp_path).state(numbers()) == (FINISHED, "")
+    other.wait()
+
+
 def test_two_that_ask_at_once_make_it_once(tmp_path):
     calls, barrier, found = [], threading.Barrier(2), []
 
