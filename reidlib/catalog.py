@@ -41,7 +41,7 @@ class Catalog:
         spec = self.params.datasets[name]
         data_root = folder(self.root, "REIDLIB_DATA", self.params.data_root, "data")
         root = self._drawn(spec) if spec.builtin else data_root / spec.root
-        options = {"table": self.root / Path(spec.table).expanduser()} if spec.table else {}
+        options = {"table": self.root / os.path.expanduser(spec.table)} if spec.table else {}
         dataset = load(spec.layout, root, **options)
         return validation_split(dataset, self.validation, seed=0) if self.validation else dataset
 
@@ -78,4 +78,4 @@ class Catalog:
 
 def folder(root: Path, variable: str, key: str | None, default: str) -> Path:
     """Where data or weights lie: the environment variable, else the params' key, else a folder of the project."""
-    return root / Path(os.environ.get(variable) or key or default).expanduser()
+    return root / os.path.expanduser(os.environ.get(variable) or key or default)

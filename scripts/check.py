@@ -1,4 +1,4 @@
-"""Say whether a study can run: its params, its data, its weights. What `make study` does before anything else."""
+"""Say whether a study can run: its params, its data and what was left out of it, its weights. What `make study` does before anything else."""
 
 import logging
 import os
@@ -22,6 +22,9 @@ def main(file: str) -> int:
     for problem in problems:
         print(f"{study.name} can't run: {problem}", file=sys.stderr)
     if not problems:
+        for name in study.params.datasets:
+            for note in study.dataset(name).notes:
+                print(f"data set '{name}': {note}")
         print(f"{study.name}: params, data and weights are in order")
     return 1 if problems else 0
 

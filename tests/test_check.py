@@ -153,7 +153,9 @@ def test_the_script_says_all_of_it_and_fails(tmp_path, monkeypatch, capsys):
     module = script("check")
     monkeypatch.setattr(module, "_offline_if_cut_off", lambda: None)
     main = module.main
-    assert main(str(tiny.write(tmp_path))) == 0 and "in order" in capsys.readouterr().out
+    assert main(str(tiny.write(tmp_path))) == 0
+    said = capsys.readouterr().out
+    assert "in order" in said and "data set 'people': gallery: " in said
     assert main(str(tiny.write(tmp_path, changes={"student.encoder": {"name": "timm:a"}}))) == 1
     assert "tiny can't run: student: " in capsys.readouterr().err
     assert main(str(tiny.write(tmp_path, changes={"moe.balance": {"softt": 1}}))) == 1

@@ -77,9 +77,11 @@ def test_a_file_just_written_is_read_again(paths, tmp_path, read):
 
 def test_files_that_cannot_be_read_are_named(paths, tmp_path):
     absent = [tmp_path / f"absent{i}.jpg" for i in range(6)]
-    with pytest.raises(DataError, match=r"7 of 207 files can't be read: .*absent0.jpg.*absent4.jpg'?, \.\.\.$"):
+    with pytest.raises(
+        DataError, match=r"7 of 207 files can't be read; fetch them again: .*absent0.jpg.*absent4.jpg'?, \.\.\.$"
+    ):
         file_hashes([*paths, *absent, tmp_path], tmp_path / "cache.sqlite")
-    with pytest.raises(DataError, match="1 of 2 files can't be read: .*files"):
+    with pytest.raises(DataError, match="1 of 2 files can't be read; fetch them again: .*files"):
         file_hashes([paths[0], tmp_path / "files"])
 
 

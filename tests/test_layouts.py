@@ -64,7 +64,7 @@ def test_market(market):
     assert dataset.query[["pid", "camid"]].values.tolist() == [[1, 1]]
     assert dataset.gallery["pid"].tolist() == [-1, 0, 1, 1]
     assert all(Path(path).is_absolute() and Path(path).is_file() for path in dataset.gallery["path"])
-    assert "query: 2 files in query are no images, ignored" in dataset.notes
+    assert "query: 2 files in query are no images, left out: ._0001_c1s1_001051_00.jpg, Thumbs.db" in dataset.notes
     assert "gallery: 1 distractors (pid 0)" in dataset.notes
     summary = dataset.summary()
     assert summary.loc["gallery"].tolist() == [4, 1, 2, 1, 1, 2.0]
@@ -81,7 +81,31 @@ def test_images_without_identity_are_never_trained_on(market):
     Image.new("RGB", (8, 16)).save(market / "bounding_box_train" / "-1_c1s1_000001_00.jpg")
     dataset = load("market1501", market)
     assert dataset.train["pid"].min() > 0
-    assert "train: 1 images without an identity (pid -1 or 0), ignored" in dataset.notes
+    assert "train: 1 images without an identity (pid -1), left out" in dataset.notes
+
+
+@pytest.mark.parametrize("split", ["train", "query"])
+def test_identity_zero_outside_the_gallery_is_refused(market, split):
+    """Here it means a distractor: in a set that is numbered from 0 one identity would be lost."""
+    Image.new("RGB", (8, 16)).save(market / {"train": "bounding_box_train"}.get(split, split) / "0000_c1s1_000001_00.jpg")
+    with pytest.raises(DataError, match=f"{split}: 1 images have the identity 0, .*; number identities from 1"):
+        load("market1501", market)
+
+
+def test_any_format_of_picture_is_read_and_two_of_one_name_are_refused(market):
+    whole = load("market1501", market)
+    for i, file in enumerate(sorted((market / "bounding_box_train").iterdir())):
+        Image.open(file).save(file.with_suffix((".bmp", ".WebP", ".tif")[i]))
+        file.unlink()
+    converted = load("market1501", market)
+    assert converted.train[["pid", "camid"]].equals(whole.train[["pid", "camid"]]) and converted.notes == whole.notes
+    shutil.copy(
+        market / "bounding_box_train" / "0002_c1s1_000451_03.bmp", market / "bounding_box_train" / "0002_c1s1_000451_03.jpg"
+    )
+    with pytest.raises(
+        DataError, match="2 images in bounding_box_train differ by extension alone: 0002_c1s1_000451_03.bmp"
+    ):
+        load("market1501", market)
 
 
 def test_query_without_a_match_in_another_camera_is_noted(market):
@@ -174,12 +198,14 @@ def test_a_layout_from_outside(mine, tmp_path):
         ({"train": {"pid": [1, 1, 3]}}, "1 identities are in both train and gallery: 3"),
         ({"train": {"pid": [3, 1, 1]}}, "1 identities are in both train and query: 3"),
         ({"train": {"pid": [1, 1, 1]}}, "train has one identity only"),
-        ({"train": {"path": ["a.png", "b.png", "z.png"]}}, "train: 1 files are missing: z.png"),
+        ({"train": {"path": ["a.png", "b.png", "z.png"]}}, "train: 1 files are missing or none: z.png"),
         ({"train": {"path": ["a.png", "b.png", "a.png"]}}, "train: 1 images are listed more than once: a.png"),
         ({"query": {"camid": [2]}}, "1 images have two identities or cameras: d.png"),
-        ({"gallery": {"pid": [3, 3.5, 4]}}, "gallery: 1 pids are no whole numbers from -1: 3.5"),
-        ({"gallery": {"pid": [3, 3, -2]}}, "gallery: 1 pids are no whole numbers from -1: -2"),
-        ({"gallery": {"camid": [1, 2, None]}}, "gallery: 1 camids are no whole numbers from 0: nan"),
+        ({"gallery": {"pid": [3, 3.5, 4]}}, "gallery: 1 pids are no whole numbers from -1 to 2.53: 3.5"),
+        ({"gallery": {"pid": [3, 3, -2]}}, "gallery: 1 pids are no whole numbers from -1 to 2.53: -2"),
+        ({"gallery": {"camid": [1, 2, None]}}, "gallery: 1 camids are no whole numbers from 0 to 2.53: nan"),
+        ({"gallery": {"pid": [3, 3, 2.0**53]}}, "gallery: 1 pids are no whole numbers"),
+        ({"gallery": {"pid": [3, 3, 10**30]}}, "gallery: 1 pids are no whole numbers .*: 1000000000000000000000000000000"),
         ({"gallery": {"camid": [1, 1, 1]}}, "no query has a match .* all images are of camera 1"),
         ({"query": {"pid": [-1]}}, "query has no images"),
     ],
@@ -239,7 +265,8 @@ def test_veri_lists_decide(veri):
     Image.new("RGB", (8, 16)).save(veri / "image_test" / "0009_c001_00000000_0.jpg")
     dataset = load("veri776", veri)
     assert 9 not in dataset.gallery["pid"].tolist()
-    assert "gallery: 1 images in image_test are not in name_test.txt, ignored" in dataset.notes
+    left_out = "gallery: 1 images in image_test are not in name_test.txt, left out: 0009_c001_00000000_0.jpg"
+    assert left_out in dataset.notes
     (veri / "name_test.txt").unlink()
     assert 9 in load("veri776", veri).gallery["pid"].tolist()
     (veri / "image_train" / VERI["image_train"][0]).unlink()

@@ -8,6 +8,7 @@ import pandas as pd
 from reidlib.data.dataset import DISTRACTOR, JUNK, SPLITS, DataError, Dataset, first_five, unmatched
 
 COLUMNS = ("path", "pid", "camid")
+MOST = 2**53  # from here on two numbers may be one, where a column was read as floats
 
 
 def check(dataset: Dataset) -> Dataset:
@@ -52,18 +53,23 @@ def _check_split(dataset: Dataset, split: str, notes: list[str], problems: list[
         return pd.DataFrame({"path": [], "pid": [], "camid": []})
     for column, least in (("pid", JUNK), ("camid", 0)):
         numbers = pd.to_numeric(frame[column], errors="coerce")
-        is_wrong = (numbers % 1 != 0) | (numbers < least)  # what is no number is not 0 either
+        is_wrong = (numbers % 1 != 0) | (numbers < least) | (numbers >= MOST)  # what is no number is not 0 either
         if wrong := frame.loc[is_wrong, column].tolist():
-            problems.append(f"{split}: {len(wrong)} {column}s are no whole numbers from {least}: {first_five(wrong)}")
-        frame = frame.assign(**{column: numbers})[~is_wrong].astype({column: int})
-    if split != "gallery" and (dropped := int((frame["pid"] <= 0).sum())):
-        notes.append(f"{split}: {dropped} images without an identity (pid -1 or 0), ignored")
+            what = f"are no whole numbers from {least} to 2^53"
+            problems.append(f"{split}: {len(wrong)} {column}s {what}: {first_five(wrong)}")
+        frame = frame[~is_wrong].assign(**{column: numbers[~is_wrong].astype(int)})
+    if split != "gallery":
+        if dropped := int((frame["pid"] == JUNK).sum()):
+            notes.append(f"{split}: {dropped} images without an identity (pid -1), left out")
+        if zeros := int((frame["pid"] == DISTRACTOR).sum()):
+            what = "which here means a distractor, for the gallery alone; number identities from 1"
+            problems.append(f"{split}: {zeros} images have the identity 0, {what}")
         frame = frame[frame["pid"] > 0]
     frame = frame.assign(path=[os.path.join(dataset.root, str(path)) for path in frame["path"]]).reset_index(drop=True)
     if not len(frame):
         problems.append(f"{split} has no images")
     if missing_files := [path for path in frame["path"] if not os.path.isfile(path)]:
-        problems.append(f"{split}: {len(missing_files)} files are missing: {_names(missing_files, dataset)}")
+        problems.append(f"{split}: {len(missing_files)} files are missing or none: {_names(missing_files, dataset)}")
     if duplicates := frame.loc[frame["path"].duplicated(), "path"].unique().tolist():
         problems.append(f"{split}: {len(duplicates)} images are listed more than once: {_names(duplicates, dataset)}")
     return frame

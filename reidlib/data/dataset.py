@@ -95,5 +95,6 @@ def mixed(datasets: dict[str, Dataset]) -> Dataset:
 
 
 def first_five(things: list) -> str:
-    """The first five, for a message."""
-    return ", ".join(map(str, things[:5])) + (", ..." if len(things) > 5 else "")
+    """The first five, for a message; a name that would break or colour its line is quoted."""
+    shown = [text if text.isprintable() else repr(text) for text in map(str, things[:5])]
+    return ", ".join(shown) + (", ..." if len(things) > 5 else "")

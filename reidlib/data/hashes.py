@@ -44,7 +44,7 @@ def file_hashes(paths: Sequence[str | Path], cache: str | Path | None = None) ->
             except OSError as error:
                 failures.append(str(error))
     if failures:
-        raise DataError(f"{len(failures)} of {len(paths)} files can't be read: {first_five(failures)}")
+        raise DataError(f"{len(failures)} of {len(paths)} files can't be read; fetch them again: {first_five(failures)}")
     settled = [path for path in unknown if states[path].st_mtime_ns < started - RECENT]
     if cached is not None and settled:
         rows = [(os.fsencode(path), _text(states[path]), known[path]) for path in settled]

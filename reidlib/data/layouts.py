@@ -13,6 +13,7 @@ It may return a Dataset instead, with notes and problems of its own. Either is c
 import inspect
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +26,16 @@ from reidlib.data.csv_table import read_csv
 from reidlib.data.dataset import SPLITS, DataError, Dataset, first_five
 from reidlib.params import nearest
 
+PICTURES = tuple(".jpg .jpeg .jfif .png .bmp .webp .gif .tif .tiff .ppm .pgm .avif .heic .heif .jp2 .jxl".split())
+
 
 @dataclass(frozen=True)
 class Folders:
-    """A data set published as a folder of images for each split: its folder, in it those, the images' names."""
+    """A data set published as a folder of images for each split: its folder, in it those, the images' names.
+
+    An image is called as `pattern` says and ends in one of PICTURES, whatever format it is in. A file that does one
+    without the other is refused, for it may stand for half the set; what does neither is left out with a note.
+    """
 
     title: str
     folder: str
@@ -38,12 +45,12 @@ class Folders:
 
 
 MARKET1501 = Folders(
-    title="Market-1501", folder="Market-1501-v15.09.15", pattern=r"(-1|\d+)_c(\d+)s\d+_.*\.(jpe?g|png)",
+    title="Market-1501", folder="Market-1501-v15.09.15", pattern=r"(-1|[0-9]+)_c([0-9]+)s[0-9]+_.*",
     folders={"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
     source="download it from the data set's home page (Zheng et al., ICCV 2015) and unpack it",
 )  # fmt: skip
 VERI776 = Folders(
-    title="VeRi-776", folder="VeRi", pattern=r"(\d+)_c(\d+)_.*\.(jpe?g|png)",
+    title="VeRi-776", folder="VeRi", pattern=r"([0-9]+)_c([0-9]+)_.*",
     folders={"train": "image_train", "query": "image_query", "gallery": "image_test"},
     source="ask its authors for it, as the data set's home page (Liu et al., ECCV 2016) says, and unpack it",
 )  # fmt: skip
@@ -59,12 +66,15 @@ def load(name: str, root: str | Path, **options) -> Dataset:
     """
     if name not in LAYOUTS:
         raise ValueError(f"No data set layout is called {name!r}{nearest(name.lower(), list(LAYOUTS))}")
-    read, root = LAYOUTS[name], Path(root).expanduser().absolute()
+    read, root = LAYOUTS[name], Path(os.path.expanduser(root)).absolute()
     try:
         inspect.signature(read).bind(root, **options)
     except TypeError as error:
         raise ValueError(f"Layout {name!r}: {error}") from None
-    dataset = read(root, **options)
+    try:
+        dataset = read(root, **options)
+    except OSError as error:  # no permission, gone meanwhile, a link that loops
+        raise DataError(f"{name} in {root} can't be read: {error}. Mend it and load it again.") from error
     return check(dataset if isinstance(dataset, Dataset) else Dataset(name, root, *dataset))
 
 
@@ -102,25 +112,31 @@ def _read_split(layout: Folders, folder: Path, split: str, notes: list[str], pro
     if not images.is_dir():
         problems.append(f"the folder {images.name} is missing")
         return pd.DataFrame({"path": [], "pid": [], "camid": []})
+    on_disk = sorted(os.listdir(images))
+    matches = {n: re.fullmatch(layout.pattern, n, re.IGNORECASE | re.DOTALL) for n in on_disk}
     # Hidden files are those that macOS leaves beside each image in an archive.
-    on_disk = sorted(entry.name for entry in os.scandir(images) if entry.is_file())
-    names = [n for n in on_disk if n.lower().endswith((".jpg", ".jpeg", ".png")) and not n.startswith(".")]
-    if others := len(on_disk) - len(names):
-        notes.append(f"{split}: {others} files in {images.name} are no images, ignored")
+    is_image = {n: n.lower().endswith(PICTURES) and not n.startswith(".") for n in on_disk}
+    names = [n for n in on_disk if is_image[n] or matches[n]]
+    if others := [n for n in on_disk if not (is_image[n] or matches[n])]:
+        notes.append(f"{split}: {len(others)} files in {images.name} are no images, left out: {first_five(others)}")
     # VeRi-776 lists what belongs to image_train in name_train.txt, and so on; Market-1501 has no lists.
     listing = folder / f"{images.name.replace('image', 'name')}.txt"
-    if names and listing.is_file():
-        listed = list(dict.fromkeys(_text(listing).split()))
+    if names and (text := _text(listing)) is not None:
+        listed = list(dict.fromkeys(text.split()))
         present = set(names)
         if missing := [n for n in listed if n not in present]:
             problems.append(f"{len(missing)} files of {listing.name} are not in {images.name}: {first_five(missing)}")
-        if extra := len(present.difference(listed)):
-            notes.append(f"{split}: {extra} images in {images.name} are not in {listing.name}, ignored")
+        if extra := sorted(present.difference(listed)):
+            named = f"{len(extra)} images in {images.name} are not in {listing.name}"
+            notes.append(f"{split}: {named}, left out: {first_five(extra)}")
         names = [n for n in listed if n in present]
-    matches = {n: re.fullmatch(layout.pattern, n, re.IGNORECASE) for n in names}
-    if bad := [n for n, match in matches.items() if match is None]:
-        problems.append(f"{len(bad)} names in {images.name} don't follow the layout's pattern: {first_five(bad)}")
-    rows = [(str(images / n), int(match[1]), int(match[2])) for n, match in matches.items() if match]
+    if bad := [n for n in names if not (is_image[n] and matches[n])]:
+        wanted = f"{layout.pattern} and end in {', '.join(PICTURES)}"
+        problems.append(f"{len(bad)} names in {images.name} don't follow the layout's pattern, {wanted}: {first_five(bad)}")
+    stems = Counter(os.path.splitext(n)[0] for n in names)
+    if twice := [n for n in names if stems[os.path.splitext(n)[0]] > 1]:
+        problems.append(f"{len(twice)} images in {images.name} differ by extension alone: {first_five(twice)}")
+    rows = [(str(images / n), int(matches[n][1]), int(matches[n][2])) for n in names if matches[n]]
     return pd.DataFrame(rows, columns=["path", "pid", "camid"])
 
 
@@ -128,18 +144,19 @@ def _add_labels(dataset: Dataset) -> None:
     """Adds the columns type and color, as names, from *_label.xml and list_type.txt, list_color.txt where they are."""
     folder, notes, items = dataset.root, dataset.notes, []
     for file in (folder / "train_label.xml", folder / "test_label.xml"):
-        if file.is_file():
-            # Read with patterns: expat refuses gb2312, and any slip in the markup.
-            text = re.sub(r"<!--.*?-->", "", _text(file), flags=re.DOTALL)
-            items += [dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', tag)) for tag in re.findall(r"<Item\s[^>]*>", text)]
-        else:
+        text = _text(file)
+        if text is None:
             notes.append(f"labels: {file.name} is missing")
+            continue
+        # Read with patterns: expat refuses gb2312, and any slip in the markup. They pass over a text once, however wrong.
+        text = re.sub(r"<!--.*?(-->|\Z)", "", text, flags=re.DOTALL)
+        items += [dict(re.findall(r'\b(\w+)\s*=\s*"([^"]*)"', tag)) for tag in re.findall(r"<Item\s[^<>]*>", text)]
     for column in ("type", "color"):
-        listing = folder / f"list_{column}.txt"
-        pairs = re.findall(r"(\d+)\W+(\w.*?)\s*$", _text(listing), re.MULTILINE) if listing.is_file() else []
-        names = {int(number): name for number, name in pairs}
-        codes = {i["imageName"]: i.get(f"{column}ID", "") for i in items if "imageName" in i}
-        values = {image: names[int(code)] for image, code in codes.items() if code.isdecimal() and int(code) in names}
+        lines = (_text(folder / f"list_{column}.txt") or "").splitlines()
+        pairs = [match.groups() for line in lines if (match := re.match(r"([0-9]+)\W+(\w.*)", line.strip()))]
+        names = {number.lstrip("0"): name for number, name in pairs}  # no int(): it refuses numbers of many digits
+        codes = {i["imageName"]: i.get(f"{column}ID", "-").lstrip("0") for i in items if "imageName" in i}
+        values = {image: names[code] for image, code in codes.items() if code in names}
         if not values:
             notes.append(f"labels: no {column} is given")
             continue
@@ -150,8 +167,15 @@ def _add_labels(dataset: Dataset) -> None:
                 notes.append(f"{split}: {unknown} images have no {column}")
 
 
-def _text(file: Path) -> str:
-    """A file's text, from UTF-8 or else gb18030, which includes gb2312; undecodable bytes are marked, not fatal."""
+def _text(file: Path) -> str | None:
+    """A file's text, from UTF-8 or else gb18030, which includes gb2312; undecodable bytes are marked, not fatal.
+
+    None where there is none.
+    """
+    if not os.path.lexists(file):
+        return None
+    if not file.is_file():  # a pipe would be waited for
+        raise DataError(f"{file} is no file, nor a link to one; mend or delete it")
     data = file.read_bytes()
     try:
         return data.decode("utf-8-sig")
