@@ -305,7 +305,9 @@ def _timm(params: EncoderParams, size: tuple[int, int], file: Path | None):
     fixed = {"img_size": tuple(size)} if default.fixed_input_size else {}
     if name.startswith(("vit_", "eva")):  # these take further sizes, those of a recipe's stages
         fixed["dynamic_img_size"] = True
-    network = timm.create_model(name, pretrained=params.weights is not None and file is None, num_classes=0, **fixed)
+    # a file's weights take the place of what is drawn here, so that nothing seems to have been
+    with torch.random.fork_rng(devices=[], enabled=file is not None):
+        network = timm.create_model(name, pretrained=params.weights is not None and file is None, num_classes=0, **fixed)
     if file is not None:
         state = read_weights(file)
         heads = tuple(f"{head}." for head in np.atleast_1d(default.classifier or ()))  # whatever its size
