@@ -1,10 +1,10 @@
 """What a study is about, as its params say: its methods, their variants, and everything that is evaluated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from reidlib.methods import Expert, Method, Moe, Pixels, Start, Student, parse
+from reidlib.methods import ELSEWHERE, Expert, Method, Moe, Peer, Pixels, Start, Student, parse
 from reidlib.params import StudyParams
 
 
@@ -31,6 +31,11 @@ def methods(params: StudyParams) -> list[str]:
     gates = [Moe(gate=gate) for gate in params.moe.gates]
     students = [Student(), *(Student(taught_by=teacher) for teacher in params.distillation.teachers)]
     return _names([Pixels(), *experts, *gates, *students])
+
+
+def peers(params: StudyParams) -> list[str]:
+    """The networks of others that are measured beside the study's methods, and are none of them."""
+    return _names([Peer(name=name) for name in params.peers])
 
 
 def variants(params: StudyParams) -> dict[str, list[str]]:
@@ -76,22 +81,33 @@ def measured(params: StudyParams) -> list[str]:
 
 
 def evaluations(params: StudyParams) -> Iterator[Evaluated]:
-    """Every evaluation that the study's results hold.
-
-    Raw pixels and encoders that are not fine-tuned know neither seed nor training: one a data set, under the first seed.
-    """
-    datasets, seeds = list(params.datasets), params.seeds
-    for method in methods(params):
-        if not parse(method).seeded:
-            yield from (Evaluated(method, dataset, dataset, seeds[0]) for dataset in trained(params))
-        else:
-            yield from (Evaluated(method, train, test, s) for train in trained(params) for test in datasets for s in seeds)
+    """Every evaluation that the study's results hold."""
+    datasets = list(params.datasets)
+    for method in [*methods(params), *peers(params)]:
+        yield from evaluated(params, method, trained(params), datasets)
     for method in overruled(params):
-        yield from (Evaluated(method, dataset, dataset, s) for dataset in trained(params) for s in seeds)
+        yield from evaluated(params, method, trained(params))
     for method in (variant for found in variants(params).values() for variant in found):
-        yield from (Evaluated(method, dataset, dataset, s) for dataset in ablated(params) for s in seeds)
+        yield from evaluated(params, method, ablated(params))
     for method in mixed_methods(params):
-        yield from (Evaluated(method, mixed(params), test, s) for test in datasets for s in seeds)
+        yield from evaluated(params, method, [mixed(params)], datasets)
+
+
+def evaluated(
+    params: StudyParams, method: str, trains: Sequence[str], tests: Sequence[str] | None = None
+) -> Iterator[Evaluated]:
+    """A method trained on each of `trains` with each seed, tested there; or, with `tests`, on each of these.
+
+    What is not trained knows no seed: one a data set, under the first. Raw pixels and starts are tested on `trains` alone,
+    peers, which were trained elsewhere, wherever anything is tested.
+    """
+    of, seeds = parse(method), params.seeds
+    if isinstance(of, Peer):
+        yield from (Evaluated(method, ELSEWHERE, test, seeds[0]) for test in tests or trains)
+    elif not of.seeded:
+        yield from (Evaluated(method, dataset, dataset, seeds[0]) for dataset in trains)
+    else:
+        yield from (Evaluated(method, train, test, s) for train in trains for test in tests or [train] for s in seeds)
 
 
 def _names(found: list[Method]) -> list[str]:

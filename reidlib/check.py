@@ -5,6 +5,8 @@ import torch
 from reidlib import agenda, making, params
 from reidlib.data import DataError
 from reidlib.encoders import build
+from reidlib.methods import parse
+from reidlib.peers import PeerNetwork
 from reidlib.study import Study
 from reidlib.weights import WeightsError
 
@@ -13,9 +15,9 @@ def problems(study: Study) -> list[str]:
     """All that is missing or wrong, a message each; empty where the study can run.
 
     Data sets are opened, hashed and decoded (which is kept, so that it costs nothing later), every network is built with
-    its pretrained weights, recipes are held against the data, and the device is asked for.
+    its pretrained weights, peers see a picture, recipes are held against the data, and the device is asked for.
     """
-    found = [*_data(study), *_networks(study)]
+    found = [*_data(study), *_networks(study), *_peers(study)]
     if study.params.device == "cuda" and not torch.cuda.is_available():
         found.append("device: cuda, but torch finds no GPU here; set device to auto or cpu")
     try:
@@ -63,4 +65,14 @@ def _networks(study: Study) -> list[str]:
                 network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             found.append(f"{place}: {error}")
+    return found
+
+
+def _peers(study: Study) -> list[str]:
+    found, size = [], next(iter(study.params.datasets.values())).size
+    for method in map(parse, agenda.peers(study.params)):
+        try:
+            PeerNetwork(study.plan.peer_file(method), study.params.threads)(torch.zeros(1, 3, *size, dtype=torch.uint8))
+        except RuntimeError as error:
+            found.append(f"peers.{method.name}: {error}")
     return found

@@ -12,7 +12,7 @@ import pandas as pd
 from reidlib import agenda
 from reidlib.agenda import Evaluated
 from reidlib.content import digest
-from reidlib.methods import parse
+from reidlib.methods import ELSEWHERE, parse
 from reidlib.provenance import now
 from reidlib.results import ACCURACY, COLUMNS, COSTS, Results
 from reidlib.study import Study
@@ -24,18 +24,10 @@ def accuracy(
 ) -> pd.DataFrame:
     """Every method trained on each data set with each seed, tested there: rows of the results table.
 
-    across: tested on every data set of the study. What is not trained (raw pixels, starts) has one row a data set, under
-    the first seed.
+    across: tested on every data set of the study. What is not trained has one row a data set, see `agenda.evaluated`.
     """
-    wanted = []
-    for method in methods:
-        for train in datasets or agenda.trained(study.params):
-            for target in study.params.datasets if across else [train]:
-                if parse(method).seeded:
-                    wanted += [Evaluated(method, train, target, seed) for seed in study.params.seeds]
-                elif target == train:
-                    wanted.append(Evaluated(method, train, target, study.params.seeds[0]))
-    return _rows(study, wanted)
+    trains, tests = datasets or agenda.trained(study.params), list(study.params.datasets) if across else None
+    return _rows(study, [of for method in methods for of in agenda.evaluated(study.params, method, trains, tests)])
 
 
 def evaluations(study: Study, rows: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -87,7 +79,7 @@ def gather(study: Study) -> Results:
     bases = [*agenda.methods(study.params), *(str(parse(name).base) for name in names)]  # the latter: another study's
     orders = {
         "method": sorted(dict.fromkeys(names), key=lambda name: bases.index(str(parse(name).base))),  # variants after it
-        "train_dataset": [*study.params.datasets, agenda.mixed(study.params)], "test_dataset": list(study.params.datasets),
+        "train_dataset": [*study.params.datasets, agenda.mixed(study.params), ELSEWHERE], "test_dataset": list(study.params.datasets),
         "metric": [*ACCURACY, *COSTS, *(f"{name}_iqr" for name in COSTS)],
     }  # fmt: skip
     order = lambda column: column.map(orders[column.name].index) if column.name in orders else column  # noqa: E731

@@ -13,8 +13,9 @@ from reidlib.making import load_embedder, load_gate, load_method, load_pixels, l
 from reidlib.methods import Expert, Moe, parse
 from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router
 from reidlib.params import EncoderParams
+from reidlib.peers import PeerNetwork
 from reidlib.retrieval import EmbeddingSet, evaluate
-from reidlib.training import embed
+from reidlib.training import Machine, embed
 from reidlib.units import Store, Unit
 
 
@@ -25,6 +26,12 @@ def make_embeddings(unit: Unit, store: Store, folder: Path) -> dict[str, np.ndar
     model = load(network, store)
     pixels = load_pixels(unit.parents["pixels"], store)
     return {"embeddings": embed(model, pixels, unit.given["machine"], mirrored=unit.inputs["mirrored"])}
+
+
+def make_peer_embeddings(unit: Unit, store: Store, folder: Path) -> dict[str, np.ndarray]:
+    """What a peer gives for all pictures of a part: embeddings float32 [N, D]."""
+    peer, pixels = PeerNetwork(unit.given["file"], unit.inputs["threads"]), load_pixels(unit.parents["pixels"], store)
+    return {"embeddings": embed(peer, pixels, Machine("cpu"), mirrored=unit.inputs["mirrored"], batch=32)}
 
 
 def make_raw(unit: Unit, store: Store, folder: None) -> dict[str, np.ndarray]:
@@ -76,9 +83,10 @@ def make_evaluation(unit: Unit, store: Store, folder: Path) -> dict[str, np.ndar
 
 
 def make_costs(unit: Unit, store: Store, folder: Path) -> None:
-    """What the study's networks cost, measured side by side: costs.csv, see `profiling.profile`."""
+    """What the study's networks and its peers cost, measured side by side: costs.csv, see `profiling.profile`."""
     network = lambda method: unit.parents.get(f"network {method}")  # noqa: E731
     models = {method: load_method(method, network, unit.given["experts"], store) for method in unit.inputs["methods"]}
+    models |= {method: PeerNetwork(file, unit.inputs["threads"]) for method, file in unit.given["peers"].items()}
     _profile(unit, folder, models, load_pixels(unit.parents["pictures"], store))
 
 

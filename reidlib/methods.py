@@ -7,6 +7,7 @@
     moe:top1/expert=<name>                that gate overruled: every picture through the one expert
     student                               the student alone
     student+kd:<teacher>                  taught by an expert's name, "uniform" or "moe" (the soft gate)
+    peer:<name>                           a published network that was trained elsewhere, to be measured beside these
 
 A student may differ from the study's own in "/terms=a+b", "/temperature=x", "/teacher=online", "/size=<name>" and
 "/epochs=n", in this order; "/configuration=<study>" says that another study's networks were measured.
@@ -22,7 +23,7 @@ class Method:
     """A method; one of the classes below. str() prints it as it stands in results.csv."""
 
     configuration: str | None = None
-    kind = ""  # pixels, start, expert, moe, student or student+kd: what figures colour by
+    kind = ""  # pixels, start, expert, moe, student, student+kd or peer: what figures colour by
     name = ""  # which of its kind: the expert's, gate's or teacher's; "" where there is one alone
     seeded = True  # False where nothing is trained: it knows no seed, and is evaluated once a data set
 
@@ -94,6 +95,16 @@ class Student(Method):
         return self.taught_by or ""
 
 
+@dataclass(frozen=True)
+class Peer(Method):
+    name: str = ""
+    kind = "peer"
+    seeded = False
+
+
+ELSEWHERE = "(elsewhere)"  # where a peer was trained, as results have it: no data set can be called so
+
+
 def parse(text: "str | Method") -> Method:
     """The method that `text` names; a Method is returned as it is.
 
@@ -120,7 +131,10 @@ def parse(text: "str | Method") -> Method:
                 return Moe(configuration, name, **given)
             case ("student", False) | ("student+kd", True):
                 return Student(configuration, name or None, **_student_changes(given, taught=bool(name)))
-        raise ValueError("methods are pixels, start:<name>, expert:<name>, moe:<gate>, student, student+kd:<teacher>")
+            case "peer", True:
+                return Peer(configuration, name, **given)
+        known = "pixels, start:<name>, expert:<name>, moe:<gate>, student, student+kd:<teacher>, peer:<name>"
+        raise ValueError(f"methods are {known}")
     except TypeError:  # a change that the class doesn't know
         raise ValueError(f"'{text}' is no method: {kind} has no variant '{next(iter(given))}'") from None
     except ValueError as error:
@@ -177,6 +191,7 @@ def label(method: str | Method) -> str:
         "expert": f"{name} expert",
         "moe": f"MoE, {name} gate",
         "student+kd": f"Student + KD from {name}",
+        "peer": f"{name} (peer)",
     }
     start = _LABELS.get(str(method.base)) or unnamed[method.kind]
     return ", ".join([start, *(f"{what} = {value}" for what, value in method.changes().items())])

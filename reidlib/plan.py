@@ -13,11 +13,13 @@ import numpy as np
 from reidlib import agenda, making, measuring, params
 from reidlib.catalog import Catalog, folder
 from reidlib.content import digest
+from reidlib.data.hashes import file_hashes
 from reidlib.encoders import builder
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
-from reidlib.methods import Expert, Method, Moe, Pixels, Start, Student, parse, teacher
+from reidlib.methods import Expert, Method, Moe, Peer, Pixels, Start, Student, parse, teacher
 from reidlib.params import DistillationParams, NetworkParams, Recipe, Runs, StudyParams
+from reidlib.peers import peer_files
 from reidlib.training import Machine
 from reidlib.units import Unit
 from reidlib.weights import weights_identity
@@ -118,6 +120,8 @@ class Plan:
         match method:
             case Pixels():
                 return None
+            case Peer(configuration=None, name=name) if name in self.params.peers:
+                return None
             case Start(configuration=None, name=name) if name in self.params.experts:
                 return self._start(name, dataset)
             case Expert(configuration=None, name=name) if name in self.params.experts:
@@ -132,7 +136,11 @@ class Plan:
                 return self._gate(gate, dataset, seed) if GATES[gate].trained else None
             case Student(configuration=None):
                 return self._student(method, dataset, seed)
-        raise ValueError(f"'{method}' is no method of this study; it has {', '.join(agenda.methods(self.params))}")
+        raise self._no_method(method)
+
+    def _no_method(self, method: Method) -> ValueError:
+        known = [*agenda.methods(self.params), *agenda.peers(self.params)]
+        return ValueError(f"'{method}' is no method of this study; it has {', '.join(known)}")
 
     def _picture_unit(self, kind: str, make: Callable, method: Method, dataset: str, seed: int, spec: NetworkParams,
                       parents: dict, place: str, more: dict | None = None, uses: tuple = ()) -> Unit:  # fmt: skip
@@ -238,6 +246,8 @@ class Plan:
         pixels = {"pixels": self.pixels(test, part)}
         if isinstance(method, Pixels):
             return Unit("raw", label, measuring.make_raw, {"mirrored": mirrored}, pixels, kept=False)
+        if isinstance(method, Peer):
+            return self._peer_embeddings(method, label, pixels, mirrored)
         if not isinstance(method, Moe):
             return self._embedded(self.network(method, train, seed), label, pixels, mirrored)
         names = list(self.params.experts)
@@ -269,6 +279,25 @@ class Plan:
         given, parents = {"machine": Machine(self.params.device, precision)}, {"network": network, **pixels}
         return Unit("embeddings", label, measuring.make_embeddings, inputs, parents, given, (Machine,))
 
+    @property
+    def peers_root(self) -> Path:
+        return folder(self.root, "REIDLIB_PEERS", self.params.peers_root, "peers")
+
+    def peer_file(self, method: Peer) -> Path:
+        """A peer's graph. Raises ValueError where it is none of this study's."""
+        if method.name not in self.params.peers:
+            raise self._no_method(method)
+        return self.peers_root / self.params.peers[method.name].file
+
+    def _identity(self, peer: Path) -> list[str]:
+        return file_hashes(peer_files(peer), self.data.hash_cache)
+
+    def _peer_embeddings(self, method: Peer, label: str, pixels: dict, mirrored: bool) -> Unit:
+        file = self.peer_file(method)
+        inputs = {"mirrored": mirrored, "peer": self._identity(file), "threads": self.params.threads}
+        make, place = measuring.make_peer_embeddings, f"peers.{method.name}"
+        return Unit("embeddings", label, make, inputs, pixels, {"file": file}, place=place)
+
     @_once
     def _labels(self, dataset: str, part: str) -> tuple[tuple[np.ndarray, np.ndarray], str]:
         """Identities and cameras of a part, int [N] each, and their hash."""
@@ -299,8 +328,10 @@ class Plan:
         networks = {f"network {method}": self.network(method, dataset, seed) for method in wanted}
         parents = {"pictures": self.pixels(dataset, "query")} | {name: unit for name, unit in networks.items() if unit}
         runs = Runs(runs=self.params.profiling.runs, batch=self.params.profiling.batch)
-        inputs = {"methods": wanted, "runs": runs, **self._run}
-        given = {"experts": list(self.params.experts), "machine": self.machine}
+        peers = {name: self.peer_file(parse(name)) for name in agenda.peers(self.params)}
+        identities = {name: self._identity(file) for name, file in peers.items()}
+        inputs = {"methods": wanted, "peers": identities, "runs": runs, **self._run}
+        given = {"experts": list(self.params.experts), "peers": peers, "machine": self.machine}
         uses = (Machine, *(GATES[gate] for gate in self.params.moe.gates if gate in GATES))  # the router's is top1's
         return Unit("costs", "costs", measuring.make_costs, inputs, parents, given, uses, place="profiling")
 

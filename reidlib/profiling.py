@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
 from reidlib.models import deployed
+from reidlib.peers import PeerNetwork
 from reidlib.training import Machine
 
 WARM_UP = 1
@@ -37,6 +38,8 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
     peak_memory_mb: MB (10^6 bytes) of the weights and of the most a batch of `batch` allocates on top, as torch's
         allocator counts it; what a backend takes by itself (scratch space, the CUDA context) is not in it.
     file_mb: MB (10^6 bytes) of the weights in float32 as a safetensors file.
+    A peer's parameters and macs are counted in its graph, file_mb is of its files as they were published, and what memory
+    its runtime takes is not told.
 
     The models take turns, A B C A B C, so that whatever else the machine does falls on all of them alike.
 
@@ -56,16 +59,20 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
         rows = []
         for name, model in ready.items():
             latency, rates = 1e3 * one[name] / len(alone), batch / many[name]
-            weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
-            rows += [
-                (name, "parameters", sum(p.numel() for p in model.parameters()), np.nan),
-                (name, "macs", count_macs(model, pictures[:FEW]) / len(alone), np.nan),
-                (name, "latency_ms", np.median(latency), _spread(latency)),
-                (name, "throughput", np.median(rates), _spread(rates)),
-                (name, "peak_memory_mb", (weights + rises[name]) / 1e6, np.nan),
-                (name, "file_mb", _file_size(model) / 1e6, np.nan),
-            ]
+            timed = {"latency_ms": (np.median(latency), _spread(latency)), "throughput": (np.median(rates), _spread(rates))}
+            peer = isinstance(model, PeerNetwork)
+            counted = model.costs() if peer else _counted(model, pictures[:FEW], rises[name])
+            rows += [(name, metric, *values) for metric, values in timed.items()]
+            rows += [(name, metric, value, np.nan) for metric, value in counted.items()]
     return pd.DataFrame(rows, columns=["method", "metric", "value", "spread"])
+
+
+def _counted(model: nn.Module, pictures: torch.Tensor, rise: int) -> dict[str, float]:
+    weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()), "macs": count_macs(model, pictures) / len(pictures),
+        "peak_memory_mb": (weights + rise) / 1e6, "file_mb": _file_size(model) / 1e6,
+    }  # fmt: skip
 
 
 def count_macs(model: nn.Module, pictures: torch.Tensor) -> int:

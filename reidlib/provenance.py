@@ -4,8 +4,9 @@ import platform
 import re
 import subprocess
 import time
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ def origin() -> dict:
 @cache
 def _code() -> dict:
     packages = {name: version(name) for name in PACKAGES}
+    with suppress(PackageNotFoundError):
+        packages["openvino"] = version("openvino")  # that peers run in
     return {**git_state(PROJECT), "python": platform.python_version(), "packages": packages}
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from reidlib import params
 from reidlib.content import differences, output_folder
 from reidlib.data.hashes import file_hashes
-from reidlib.methods import Expert, Method, label, parse
+from reidlib.methods import ELSEWHERE, Expert, Method, label, parse
 from reidlib.params import StudyParams
 from reidlib.stats import seed_interval
 
@@ -149,7 +149,7 @@ def trace(provenance: dict, row: pd.Series) -> pd.DataFrame:
     facts = {made: dict(record) for made, record in records.items() if record}
     if not facts:
         raise ValueError(f"provenance.json knows no {row['metric']} of {method} trained on {train}, seed {seed}")
-    names = dict.fromkeys([*train.split("+"), test])
+    names = dict.fromkeys([*(train.split("+") if train != ELSEWHERE else []), test])
     for record in facts.values():
         environment = provenance["environments"][str(record.pop("environment"))]
         packages = " ".join(f"{name} {version}" for name, version in environment["packages"].items())
@@ -205,11 +205,14 @@ def configured(rows: pd.DataFrame, configuration: str | None) -> pd.DataFrame:
 
 
 def at_home(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of methods that were tested on the data set they were trained on. Raises ValueError where there is none."""
-    own = rows[rows["train_dataset"] == rows["test_dataset"]]
-    if not len(own):
+    """The rows of methods that were tested on the data set they were trained on, and of peers that were tested there too.
+
+    Raises ValueError where no method was.
+    """
+    own = rows["train_dataset"] == rows["test_dataset"]
+    if not own.any():
         raise ValueError("no method was tested on the data set it was trained on; figures across domains show other pairs")
-    return own
+    return rows[own | (rows["train_dataset"] == ELSEWHERE) & rows["test_dataset"].isin(rows["test_dataset"][own])]
 
 
 def datasets(rows: pd.DataFrame) -> list[str]:

@@ -98,7 +98,7 @@ class Study:
         none.
         """
         method = parse(method)
-        if method.kind == "pixels" or (isinstance(method, Moe) and method.expert):
+        if method.kind in ("pixels", "peer") or (isinstance(method, Moe) and method.expert):
             raise ValueError(f"'{method}' is no model; ask for its embeddings")
         network = lambda method: self.plan.network(method, dataset, seed)  # noqa: E731
         return making.load_method(method, network, list(self.params.experts), self.store)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from reidlib import claims
+from reidlib.methods import ELSEWHERE
 from reidlib.params import StudyParams
 from reidlib.results import COLUMNS, Results
 
@@ -115,6 +116,18 @@ def test_holms_correction_is_over_the_ledgers_differences():
     row = only(ledger, "4b").iloc[0]
     assert row["verdict"] == "holds" and row["basis"].endswith("; not after Holm's correction for 4 differences")
     assert only(ledger, "4c")["verdict"][0] == "undecided" and "Holm" not in only(ledger, "4c")["basis"][0]
+
+
+def test_peers_change_no_claim():
+    peer = {(ELSEWHERE, test): {"peer:best": 0.99} for test in ("a", "b", "c")}
+    with_peers, alone = made(MAP | peer), made()
+    of_peer = costs({"student": (3e6, 1, 0.1), "moe:soft": (4e7, 9, 0.1), "peer:best": (1, 0.01, 0.001)})
+    own = of_peer[of_peer["method"] != "peer:best"]
+    ledgers = [
+        ledger_of(params(), pd.concat([rows, cost]), evaluations)
+        for (rows, evaluations), cost in ((with_peers, of_peer), (alone, own))
+    ]
+    pd.testing.assert_frame_equal(*ledgers)
 
 
 def test_headroom_stands_beside_the_first_claim():

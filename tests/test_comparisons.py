@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from reidlib import comparisons, tables
+from reidlib.methods import ELSEWHERE
 from reidlib.results import COLUMNS
 
 MAP = {  # method -> mAP on (vehicles, people)
@@ -171,6 +172,17 @@ def test_falls_in_points_relative_and_from_home():
     own = table["fall from its own test set (points)"]
     assert own.iloc[0].startswith("+20.0 [") and own.iloc[1] == ""
     assert tables.cross_domain_table(*made(home())).empty
+
+
+def test_what_no_method_was_trained_on_and_peers_have_an_accuracy_and_no_fall_from_it():
+    rows, evaluations = made(home() | {("student", "people", "streets"): 0.3, ("peer:a", ELSEWHERE, "streets"): 0.6})
+    table = tables.cross_domain_table(rows, evaluations)
+    assert table[["trained on", "tested on", "mAP (%)"]].to_numpy().tolist() == [
+        ["people", "streets", "30.0"], [ELSEWHERE, "streets", "60.0"],
+    ]  # fmt: skip
+    assert (table[["trained on the target (%)", "fall (points)", "fall (%)"]] == "").all(axis=None)
+    own = table["fall from its own test set (points)"]
+    assert own["Student"].startswith("+20.0 [") and own["a (peer)"] == ""
 
 
 def test_differences_for_the_figure():

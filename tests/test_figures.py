@@ -20,7 +20,7 @@ from reidlib import answers, figures, params, results  # noqa: E402
 from reidlib.data import Dataset  # noqa: E402
 from reidlib.figures import style  # noqa: E402
 from reidlib.figures.cost import _apart, _front  # noqa: E402
-from reidlib.methods import label  # noqa: E402
+from reidlib.methods import ELSEWHERE, label  # noqa: E402
 from reidlib.params import EncoderParams  # noqa: E402
 from reidlib.retrieval import EmbeddingSet, evaluate  # noqa: E402
 
@@ -533,14 +533,45 @@ def test_pareto_shows_methods_with_costs_and_students_of_other_sizes(everything)
     assert twin["student+kd:moe/size=big"] == twin["student/size=big"] == 12  # one network, measured once
 
 
-def test_pareto_labels_do_not_overlap(everything):
-    figure = figures.pareto(everything)
+@pytest.mark.parametrize("which", ["everything", "beside_peers"])
+def test_pareto_labels_do_not_overlap(which, request):
+    figure = figures.pareto(request.getfixturevalue(which))
     figure.draw_without_rendering()
     for left, names, right in np.array(figure.axes).reshape(-1, 3):
         words = [text.get_window_extent() for text in names.texts]
         assert len(words) >= 4 and not overlaps(words)
         for word in words:  # nor reach into the panels
             assert left.get_window_extent().x1 < word.x0 and word.x1 < right.get_window_extent().x0
+
+
+@pytest.fixture
+def beside_peers(everything) -> pd.DataFrame:
+    rows = []
+    for i, peer in enumerate(("peer:large", "peer:small")):
+        rows += [("made_up", peer, ELSEWHERE, test, 0, "mAP", 0.88 - 0.2 * i) for test in ("vehicles", "people", "streets")]
+        values = (("parameters", 2e6 / (1 + 9 * i)), ("macs", 1e8), ("latency_ms", 5.0 / (1 + 4 * i)))
+        rows += [("made_up", peer, "vehicles", "vehicles", 0, *pair) for pair in values]
+    return pd.concat([everything, pd.DataFrame(rows, columns=results.COLUMNS)], ignore_index=True)
+
+
+def test_pareto_shows_peers_with_a_marker_of_their_own_and_says_what_they_are(everything, beside_peers):
+    figure = figures.pareto(beside_peers)
+    latency, names, _ = figure.axes[:3]
+    assert len(figure.axes) == 6 and {"large (peer)", "small (peer)"} <= set(texts(names))
+    points = {line.get_label(): line for line in latency.lines}
+    assert {points[peer].get_marker() for peer in ("peer:large", "peer:small")} == {style.MARKERS["peer"]}
+    assert points["peer:small"].get_markerfacecolor() != "white", "cheaper than all: on the front"
+    said = [[text.get_text() for text in f.legends[0].get_texts()] for f in (figures.pareto(everything), figure)]
+    assert said[1][:1] == said[0] and said[1][1].startswith("peer: trained elsewhere")
+    assert len(set(style.MARKERS.values())) == len(set(style.COLOURS.values())) == len(style.MARKERS) == len(style.COLOURS)
+
+
+def test_peers_have_a_bar_beside_the_others_and_no_map_of_domains(beside_peers):
+    bars = figures.accuracy_bars(beside_peers)
+    assert [axes.get_title() for axes in bars.axes] == ["vehicles", "people"]
+    assert texts(bars.axes[0])[-2:] == ["88.0", "68.0"]
+    *maps, _ = figures.cross_domain_heatmap(beside_peers).axes
+    assert [axes.get_title() for axes in maps] == ["MoE, soft gate", "Student"]
 
 
 def test_labels_are_moved_apart_and_stay_in_order():

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from reidlib.methods import Expert, Moe, Pixels, Start, Student, label, parse, taught_by, teacher
+from reidlib.methods import Expert, Moe, Peer, Pixels, Start, Student, label, parse, taught_by, teacher
 
 NAMES = {
     "pixels": Pixels(),
@@ -19,6 +19,7 @@ NAMES = {
     "student+kd:clip/temperature=0.5/teacher=online": Student(taught_by="clip", temperature=0.5, teacher="online"),
     "expert:clip/configuration=paper": Expert("paper", "clip"),
     "student/configuration=paper": Student("paper"),
+    "peer:retail-0288": Peer(name="retail-0288"),
 }
 
 
@@ -67,10 +68,13 @@ def test_teachers_and_whom_they_teach():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="no teacher"):
         taught_by("moe:top1")
+    with pytest.raises(ValueError, match="no teacher"):
+        taught_by("peer:retail-0288")
 
 
 def test_labels_are_those_of_the_committed_tables():
     assert label("expert:clip") == "CLIP expert" and label("expert:vit_s") == "vit_s expert"
+    assert label("peer:retail-0288") == "retail-0288 (peer)"
     assert label("student/size=96") == "Student, size = 96" and label("moe:mine") == "MoE, mine gate"
     assert label("student+kd:align") == "Student + KD from ALIGN"
     rows = pd.read_csv("results/demo/results.csv")

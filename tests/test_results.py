@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from reidlib import params, results, tables
+from reidlib.methods import ELSEWHERE
 
 ROOT = Path(__file__).parents[1]
 METHODS = ["pixels", "expert:clip", "moe:soft", "student", "student+kd:moe", "student/size=96"]
@@ -188,6 +189,10 @@ def test_every_row_traces_to_what_made_it(found):
     for method in ("student", "student/configuration=paper"):
         cost = results.trace(record, at.loc[method, "vehicles", "vehicles", 0, "latency_ms"])
         assert cost["measured"]["commit"] == "c0ffee" and list(cost) == ["measured"]
+    record["evaluations"][f"peer:small|{ELSEWHERE}|people|0"] = {"seconds": 1.5, "finished": "2027", "environment": "0"}
+    peer = at.loc["student", "people", "people", 0, "mAP"].replace({"student": "peer:small"})
+    peer["train_dataset"] = ELSEWHERE
+    assert results.trace(record, peer).loc["data set people"].tolist() == ["hash of people"]
     unknown = at.loc["student", "people", "vehicles", 2, "rank-1"].replace({"student": "moe:soft"})
     with pytest.raises(ValueError, match="knows no rank-1 of moe:soft trained on people, seed 2"):
         results.trace(record, unknown)
@@ -233,6 +238,20 @@ def test_what_is_shown_needs_nothing_that_trains():
     code = f"import sys; from reidlib import {modules}; print('torch' in sys.modules, 'reidlib.study' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
     assert said.split() == ["False", "False"]
+
+
+def test_peers_stand_beside_what_was_trained_where_they_are_tested_and_nowhere_else():
+    peers = [
+        ("made_up", "peer:small", ELSEWHERE, dataset, 0, metric, 0.9)
+        for dataset in ("vehicles", "people", "untrained") for metric in results.ACCURACY
+    ]  # fmt: skip
+    rows = pd.concat([accuracy(["student"], ["people"]), pd.DataFrame(peers, columns=results.COLUMNS)])
+    assert results.datasets(rows) == ["people"]
+    table = tables.main_table(rows, metrics=["mAP"])
+    assert table["people", "mAP"].to_dict() == {"Student": table.iloc[0, 0], "small (peer)": "90.0"}
+    assert list(table.columns) == [("people", "mAP")]
+    with pytest.raises(ValueError, match="no method was tested on the data set it was trained on"):
+        tables.main_table(rows[rows["method"] == "peer:small"])
 
 
 # tables

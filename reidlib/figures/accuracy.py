@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reidlib.figures.style import INK, LINES, MARKERS, WIDTH, colour, method_axis, styled
-from reidlib.methods import TAUGHT, label, parse
+from reidlib.methods import ELSEWHERE, TAUGHT, label, parse
 from reidlib.results import at_home, select, summary
 
 
@@ -111,13 +111,13 @@ def plateau(table: pd.DataFrame) -> Figure:
 def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[str] | None = None) -> Figure:
     """A map a method, all on one scale: the metric's mean over the seeds, in percent; bold: tested where trained.
 
-    methods: only these; None: all but variants, as far as they were tested on another data set than their training's.
-    Raises ValueError where there is none.
+    methods: only these; None: all but variants, as far as they were tested on another data set than their training's; never
+    peers, which were trained elsewhere. Raises ValueError where there is none.
     """
     import seaborn as sns  # here, for it takes a second to import and no other figure needs it
 
     rows = summary(select(results, methods)[lambda t: t["metric"] == metric])
-    across = rows["train_dataset"] != rows["test_dataset"]
+    across = (rows["train_dataset"] != rows["test_dataset"]) & (rows["train_dataset"] != ELSEWHERE)
     rows = rows[rows["method"].isin(rows["method"][across])]
     if not len(rows):
         raise ValueError("no method was tested on another data set than the one it was trained on")

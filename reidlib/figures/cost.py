@@ -64,8 +64,10 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
         bottom, top = left.get_ylim()
         for method, height in zip(own.index, _apart((mean.to_numpy() - bottom) / (top - bottom), len(own) + 1)):
             _named(names, (left, right), method, height, [cost[c][method] for c in axis], mean[method])
-    text = "Pareto front: no method is both better and cheaper than these, which are filled"
-    figure.legend([grid[0, 0].lines[0]], [text], loc="outside upper center")
+    handles = {"Pareto front: no method is both better and cheaper than these, which are filled": grid[0, 0].lines[0]}
+    if peers := [line for line in grid[0, 0].lines if line.get_marker() == MARKERS["peer"]]:
+        handles["peer: trained elsewhere, by others, and run in OpenVINO"] = peers[0]
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center")
     return figure
 
 

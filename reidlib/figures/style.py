@@ -19,6 +19,7 @@ from reidlib.results import Results, title
 
 # seaborn's "colorblind"
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"]
+INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
 COLOURS = {
     "pixels": PALETTE[7],
     "start": PALETTE[9],
@@ -26,6 +27,7 @@ COLOURS = {
     "moe": PALETTE[1],
     "student": PALETTE[4],
     "student+kd": PALETTE[2],
+    "peer": INK,
 }
 MARKERS = {
     "pixels": "X",
@@ -34,9 +36,9 @@ MARKERS = {
     "moe": "D",
     "student": "o",
     "student+kd": "^",
+    "peer": "P",
 }  # by kind of method, as the colours
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-INK, RIGHT, WRONG = "#333333", PALETTE[2], PALETTE[3]
 WIDTH = 7.5  # inches of a figure
 GREY = ".15"
 STYLE = {  # seaborn's "ticks" with changes

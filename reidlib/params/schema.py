@@ -167,6 +167,16 @@ class DistillationParams(Strict):
     )
 
 
+class PeerParams(Strict):
+    """A published network that a user could take instead: measured beside the study's methods, never learnt from."""
+
+    file: str = Field(
+        pattern=r".+\.xml$",
+        description="OpenVINO IR, absolute or below REIDLIB_PEERS, its .bin beside it; it takes BGR from 0 to 255",
+    )
+    trained_on: str = Field(description="what its makers trained it on, for readers")
+
+
 class AblationParams(Strict):
     """Variants of the student under the MoE, each beside the study's own setting."""
 
@@ -217,11 +227,13 @@ class StudyParams(Strict):
     publish_images: bool = Field(True, description="false: the data's terms forbid figures that show its pictures")
     data_root: str | None = Field(None, description="where data sets lie; REIDLIB_DATA goes first")
     weights_root: str | None = Field(None, description="where weight files lie; REIDLIB_WEIGHTS goes first")
+    peers_root: str | None = Field(None, description="where peers' files lie; REIDLIB_PEERS goes first")
     datasets: dict[Name, DatasetParams] = Field(min_length=1)
     experts: dict[Name, ExpertParams] = Field(min_length=2)
     moe: MoeParams
     student: NetworkParams
     distillation: DistillationParams
+    peers: dict[Name, PeerParams] = {}
     best_expert: dict[str, str] = Field({}, description="by data set, the expert to beat: chosen on validation identities")
     flip_test: bool = Field(False, description="test with the mean of each picture's embedding and its mirror image's")
     ablations: AblationParams | None = None
@@ -231,9 +243,14 @@ class StudyParams(Strict):
 
     @property
     def remark(self) -> str:
-        """What is printed under every table: the note, and how pictures are tested where that is unusual."""
+        """What is printed under every table: the note, how pictures are tested where that is unusual, what peers are."""
         flip = "Every method is tested with flip averaging, which doubles the time of an embedding." * self.flip_test
-        return " ".join(filter(None, [self.note, flip]))
+        by_training: dict[str, list[str]] = {}
+        for name, peer in self.peers.items():
+            by_training.setdefault(peer.trained_on, []).append(name)
+        trained = "; ".join(f"{', '.join(names)} on {where}" for where, names in by_training.items())
+        peers = f"Peers are others' networks, trained elsewhere ({trained}); they run in OpenVINO on the CPU, in float32."
+        return " ".join(filter(None, [self.note, flip, peers * bool(self.peers)]))
 
     @property
     def networks(self) -> dict[str, NetworkParams]:
