@@ -17,6 +17,7 @@ import nbformat
 from PIL import Image
 
 from publishing import pages
+from publishing.card import release
 from reidlib import agenda, results
 from reidlib.content import digest, write_atomically
 from reidlib.data.hashes import file_hashes
@@ -74,6 +75,8 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
     results.write(found, folder, study.root / "params" / f"{study.name}.yaml")
     if validation_file(study).exists():
         shutil.copy(validation_file(study), folder / "validation.csv")
+    if study.params.release:
+        release(study, found, folder / "weights")
     (folder / "notebooks").mkdir()
     for name in parts:
         for part in ("figures", "tables", "claims.csv"):

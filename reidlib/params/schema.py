@@ -214,6 +214,14 @@ class ProfilingParams(Runs):
     paper: Runs | None = Field(None, description="measure the networks of params/paper.yaml too, with random weights")
 
 
+class ReleaseParams(Strict):
+    """The network that is published with the results, for others to use: weights and a model card."""
+
+    method: str = Field(description="a student, such as student+kd:moe; of the first seed, which no test set has chosen")
+    dataset: str = Field(description="that it was trained on")
+    terms: str = Field(description="who may use it for what, as the data's terms have it")
+
+
 class StudyParams(Strict):
     """A study: data sets, experts, gate, student, seeds."""
 
@@ -240,6 +248,7 @@ class StudyParams(Strict):
     mixed: bool = Field(False, description="also train on all data sets at once, for as many steps as on the first")
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
+    release: ReleaseParams | None = None
 
     @property
     def remark(self) -> str:
@@ -305,6 +314,8 @@ class StudyParams(Strict):
                     raise ValueError(f"ablations.datasets: no data set '{name}'{nearest(name, list(self.datasets))}")
                 if self.datasets[name].test_only:
                     raise ValueError(f"ablations.datasets: nothing is trained on '{name}', which is test_only")
+        if self.release and (self.release.dataset not in self.datasets or self.datasets[self.release.dataset].test_only):
+            raise ValueError(f"release.dataset: nothing is trained on '{self.release.dataset}'")
         if sum(not spec.test_only for spec in self.datasets.values()) < 1 + self.mixed:
             wanted = "two data sets or more" if self.mixed else "a data set"
             raise ValueError(f"{'mixed: true' if self.mixed else 'a study'} wants {wanted} to train on")
