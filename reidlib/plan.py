@@ -112,8 +112,6 @@ class Plan:
     def network(self, method: str | Method, dataset: str, seed: int) -> Unit | None:
         """What is trained for this method alone: an expert, a gate, the router, a student. None where nothing is.
 
-        Of an expert's start it is the encoder, of which nothing is kept.
-
         Raises ValueError where the method is none of this study's.
         """
         method = parse(method)
@@ -123,7 +121,7 @@ class Plan:
             case Peer(configuration=None, name=name) if name in self.params.peers:
                 return None
             case Start(configuration=None, name=name) if name in self.params.experts:
-                return self._start(name, dataset)
+                return None
             case Expert(configuration=None, name=name) if name in self.params.experts:
                 spec, place = self.params.experts[name], f"experts.{name}"
                 parents = {"pretrained": self.pretrained(name)} if spec.encoder.miniature else {}
@@ -159,11 +157,13 @@ class Plan:
         uses = (builder(encoder), *uses)
         return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
 
-    def _start(self, name: str, dataset: str) -> Unit:
-        """An expert's encoder as it was pretrained: nothing is trained, so nothing is kept."""
-        spec = self.params.experts[name]
+    def start(self, method: Start, dataset: str) -> Unit:
+        """An expert's encoder as it was pretrained: nothing is trained, so nothing is kept. Raises as `network` does."""
+        if method.name not in self.params.experts:
+            raise self._no_method(method)
+        spec = self.params.experts[method.name]
         encoder, precision = spec.encoder, spec.precision or self.params.precision
-        parents = {"pretrained": self.pretrained(name)} if encoder.miniature else {}
+        parents = {"pretrained": self.pretrained(method.name)} if encoder.miniature else {}
         inputs = {
             "encoder": encoder.model_copy(update={"weights": None}),
             "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
@@ -171,7 +171,7 @@ class Plan:
         }  # fmt: skip
         given = {"encoder": encoder, "weights_root": self.weights_root}
         uses = (builder(encoder),)
-        return Unit("start", f"{Start(name=name)} {dataset}", making.load_start, inputs, parents, given, uses, kept=False)
+        return Unit("start", f"{method} {dataset}", making.load_start, inputs, parents, given, uses, kept=False)
 
     def _recipe(self, recipe: Recipe, dataset: str) -> Recipe:
         """On several data sets at once, as many steps as on the first one alone."""
@@ -249,7 +249,8 @@ class Plan:
         if isinstance(method, Peer):
             return self._peer_embeddings(method, label, pixels, mirrored)
         if not isinstance(method, Moe):
-            return self._embedded(self.network(method, train, seed), label, pixels, mirrored)
+            network = self.start(method, train) if isinstance(method, Start) else self.network(method, train, seed)
+            return self._embedded(network, label, pixels, mirrored)
         names = list(self.params.experts)
         if method.expert is not None and method.expert not in names:
             raise ValueError(f"'{method}': '{method.expert}' is no expert of this study; it has {', '.join(names)}")

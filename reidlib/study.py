@@ -24,13 +24,13 @@ from reidlib.data import Dataset
 from reidlib.data.layouts import LAYOUTS
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
-from reidlib.methods import Method, Moe, parse
+from reidlib.methods import Method, Moe, Start, parse
 from reidlib.params import StudyParams
 from reidlib.plan import Plan
 from reidlib.retrieval import EmbeddingSet, Evaluation
 from reidlib.sources import PROJECT, load_plugin
 from reidlib.training import Machine
-from reidlib.units import Store
+from reidlib.units import Store, Unit
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ class Study:
         method = parse(method)
         if method.kind in ("pixels", "peer") or (isinstance(method, Moe) and method.expert):
             raise ValueError(f"'{method}' is no model; ask for its embeddings")
-        network = lambda method: self.plan.network(method, dataset, seed)  # noqa: E731
+
+        def network(of: Method) -> Unit | None:
+            return self.plan.start(of, dataset) if isinstance(of, Start) else self.plan.network(of, dataset, seed)
+
         return making.load_method(method, network, list(self.params.experts), self.store)
 
     def history(self, method: str | Method, dataset: str, seed: int) -> pd.DataFrame:

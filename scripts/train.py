@@ -25,7 +25,7 @@ def main() -> None:
     for dataset in datasets:
         for seed in args.seed or study.params.seeds:
             for method in args.methods or study.methods[1:]:
-                if (unit := study.plan.network(method, dataset, seed)) and unit.kept:
+                if unit := study.plan.network(method, dataset, seed):
                     study.store.make(unit)
                 accelerator.print(f"{method} on {dataset}, seed {seed}: trained by {processes.count()} processes or found")
     accelerator.end_training()
