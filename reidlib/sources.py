@@ -24,12 +24,12 @@ PROJECT = Path(__file__).parents[1]
 PACKAGES = ("reidlib", "toydata", "publishing")
 # what is in a key by its values, or only where it was made: their code changes no number
 VALUES = {f"reidlib.{name}" for name in (
-    "params", "params.schema", "params.reading", "methods", "sources", "provenance", "content", "progress",
+    "params", "params.networks", "params.schema", "params.reading", "methods", "sources", "provenance", "content", "progress",
 )}  # fmt: skip
 # from these a unit names the entries that it uses
 TABLES = {
     "reidlib.gates.GATES", "reidlib.losses.distillation.TERMS", "reidlib.data.layouts.LAYOUTS",
-    "reidlib.encoders.BUILDERS", "reidlib.encoders.MINIATURES",
+    "reidlib.towers.BUILDERS", "reidlib.towers.MINIATURES",
 }  # fmt: skip
 
 

@@ -215,7 +215,7 @@ def test_words_annotations_and_what_is_not_used_re_key_nothing(base, edited, mod
     ],
 )  # fmt: skip
 def test_a_changed_builder_re_keys_the_networks_that_it_builds(base, edited, old, new, expected):
-    edited("reidlib.encoders", old, new)
+    edited("reidlib.towers", old, new)
     own = {"pretrain clip", "pretrain align"} | {
         f"{m} {VEHICLES}" for m in ("expert:clip", "expert:align", "student", "moe:router")
     }
@@ -229,7 +229,7 @@ def test_a_changed_builder_re_keys_the_networks_that_it_builds(base, edited, old
 def test_the_paper_networks_costs_count_their_builders(base, edited, old, source):
     key = lambda: open_study("params/demo.yaml").plan.costs("paper").key  # noqa: E731
     before = key()
-    edited("reidlib.encoders", old, "require_pretrained=True" if source == "clip" else "(hidden_dim=320)")
+    edited("reidlib.towers", old, "require_pretrained=True" if source == "clip" else "(hidden_dim=320)")
     assert key() != before
 
 

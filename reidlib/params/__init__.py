@@ -4,8 +4,6 @@ An unknown or doubled key, a wrong type, an impossible value is refused by its f
 where one is near.
 """
 
-from reidlib.params.reading import ParamsError, check_names, find, load  # noqa: I001
-from reidlib.params.schema import (
-    Augmentation, DatasetParams, DistillationParams, EncoderParams, NetworkParams, PretrainingParams, Recipe, Runs,
-    StudyParams, nearest,
-)  # fmt: skip
+from reidlib.params.networks import Augmentation, EncoderParams, NetworkParams, Recipe
+from reidlib.params.reading import ParamsError, check_names, find, load
+from reidlib.params.schema import DatasetParams, DistillationParams, PretrainingParams, Runs, StudyParams, nearest
