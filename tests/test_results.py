@@ -220,14 +220,8 @@ def test_methods_are_told_apart_by_what_they_are():
     assert results.clip(["moe:soft", "expert:vit_s", "expert:b"]) == "expert:vit_s" and results.clip(["moe:soft"]) == ""
 
 
-APART = (
-    "methods.py",
-    "encoders.py",
-    "towers.py",
-    "weights.py",
-    "reading.py",
-    "sources.py",
-)  # what these take apart is no method
+# what these take apart is no method
+APART = ("methods.py", "encoders.py", "towers.py", "weights.py", "reading.py", "sources.py")
 CODE = [path for folder in ("reidlib", "publishing", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
 CODE = [path for path in CODE if path.name not in APART] + sorted((ROOT / "notebooks").glob("*.ipynb"))
 
