@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from reidlib.methods import ELSEWHERE, Expert, Method, Moe, Peer, Pixels, Start, Student, parse
-from reidlib.params import StudyParams
+from reidlib.params import DistillationParams, NetworkParams, StudyParams
 
 
 class Evaluated(NamedTuple):
@@ -51,6 +51,24 @@ def variants(params: StudyParams) -> dict[str, list[str]]:
         "epochs": [student(epochs=epochs) for epochs in wanted.epochs for student in (Student, taught)],
     }
     return {what: _names(found) for what, found in varied.items()}
+
+
+def varied(params: StudyParams, method: Student) -> tuple[NetworkParams, DistillationParams]:
+    """The student and its distillation as the method's variants have them. Raises ValueError where the study has no such variant."""
+    spec, kd = params.student, params.distillation
+    sizes = params.ablations.sizes if params.ablations else {}
+    if method.size is not None:
+        if method.size not in sizes:
+            raise ValueError(f"'{method}': ablations.sizes has {', '.join(sizes) or 'none'}")
+        spec = spec.model_copy(update={"encoder": sizes[method.size]})
+    if method.epochs is not None:
+        spec = spec.model_copy(update={"recipe": spec.recipe.lasting(method.epochs)})
+    if method.terms is not None:
+        if unknown := set(method.terms) - set(kd.terms):
+            raise ValueError(f"'{method}': '{min(unknown)}' has no weight in distillation.terms")
+        kd = kd.model_copy(update={"terms": {name: kd.terms[name] for name in method.terms}})
+    changes = {"temperature": method.temperature, "teacher": method.teacher}
+    return spec, kd.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
 
 def overruled(params: StudyParams) -> list[str]:

@@ -15,6 +15,7 @@ from reidlib.content import digest
 from reidlib.methods import ELSEWHERE, parse
 from reidlib.provenance import now
 from reidlib.results import ACCURACY, COLUMNS, COSTS, Results
+from reidlib.shipped import read_record
 from reidlib.study import Study
 from reidlib.units import FINISHED, Unit
 
@@ -103,6 +104,8 @@ def _provenance(study: Study, wanted: Sequence[Evaluated]) -> dict:
     def origin(unit: Unit) -> dict:
         """Which unit it is, when and where it was made; the environment by its number."""
         made = study.store.record(unit)["made"]
+        if unit.stands_for:
+            made = {**read_record(unit.given["file"])["made"], "shipped": unit.given["file"].name}
         environment = made.pop("environment")
         if environment not in environments:
             environments.append(environment)

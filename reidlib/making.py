@@ -164,6 +164,12 @@ def cached_teacher(unit: Unit, store: Store) -> TeacherCache:
     return TeacherCache(embedding.view(sides).numpy(), logits.view(sides).numpy())
 
 
+def untrained(unit: Unit, store: Store) -> dict[str, torch.Tensor]:
+    """What a network holds before it is trained, by name: all of an embedder; of others nothing, they are made from nothing."""
+    state = _new_embedder(unit, store).state_dict() if unit.kind == "embedder" else {}
+    return {name: value.contiguous() for name, value in state.items()}
+
+
 def _new_embedder(unit: Unit, store: Store | None, teacher_dim: int | None = None) -> Embedder:
     """Freshly built; with a store, from its pretrained weights."""
     encoder = _encoder(unit, store)

@@ -18,8 +18,9 @@ from reidlib.encoders import builder
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
 from reidlib.methods import Expert, Method, Moe, Peer, Pixels, Start, Student, parse, teacher
-from reidlib.params import DistillationParams, NetworkParams, Recipe, Runs, StudyParams
+from reidlib.params import NetworkParams, Recipe, Runs, StudyParams
 from reidlib.peers import peer_files
+from reidlib.shipped import in_place_of
 from reidlib.training import Machine
 from reidlib.units import Unit
 from reidlib.weights import weights_identity
@@ -112,8 +113,16 @@ class Plan:
     def network(self, method: str | Method, dataset: str, seed: int) -> Unit | None:
         """What is trained for this method alone: an expert, a gate, the router, a student. None where nothing is.
 
+        Where the network was trained before and comes with the project (see `shipped`), the unit that takes it.
         Raises ValueError where the method is none of this study's.
         """
+        unit = self.training(method, dataset, seed)
+        if unit is None or self.params.shipped is None or self.data.validation:
+            return unit
+        return in_place_of(unit, self.root / self.params.shipped, self.data.hash_cache)
+
+    def training(self, method: str | Method, dataset: str, seed: int) -> Unit | None:
+        """The same as `network`, to be trained whatever comes with the project."""
         method = parse(method)
         match method:
             case Pixels():
@@ -192,7 +201,7 @@ class Plan:
         return Unit("gate", label, making.make_gate, inputs, parents, given, (GATES[gate],), place="moe")
 
     def _student(self, method: Student, dataset: str, seed: int) -> Unit:
-        spec, kd = self._varied(method)
+        spec, kd = agenda.varied(self.params, method)
         if method.taught_by is None:
             return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, {}, "student")
         teaches = teacher(method.taught_by)
@@ -212,23 +221,6 @@ class Plan:
         uses = (*(TERMS[name] for name in used), *((GATES[teaches.gate],) if isinstance(teaches, Moe) else ()))
         return self._picture_unit("embedder", making.make_taught, method, dataset, seed, spec, parents, "student",
                                   {"distillation": kd}, uses)  # fmt: skip
-
-    def _varied(self, method: Student) -> tuple[NetworkParams, DistillationParams]:
-        """The student and its distillation as the method's variants have them."""
-        spec, kd = self.params.student, self.params.distillation
-        sizes = self.params.ablations.sizes if self.params.ablations else {}
-        if method.size is not None:
-            if method.size not in sizes:
-                raise ValueError(f"'{method}': ablations.sizes has {', '.join(sizes) or 'none'}")
-            spec = spec.model_copy(update={"encoder": sizes[method.size]})
-        if method.epochs is not None:
-            spec = spec.model_copy(update={"recipe": spec.recipe.lasting(method.epochs)})
-        if method.terms is not None:
-            if unknown := set(method.terms) - set(kd.terms):
-                raise ValueError(f"'{method}': '{min(unknown)}' has no weight in distillation.terms")
-            kd = kd.model_copy(update={"terms": {name: kd.terms[name] for name in method.terms}})
-        changes = {"temperature": method.temperature, "teacher": method.teacher}
-        return spec, kd.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
     def _features(self, experts, dataset: str, seed: int) -> dict[str, Unit]:
         """The experts' embeddings of the training pictures and of their mirror images."""

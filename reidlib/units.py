@@ -53,6 +53,7 @@ class Unit:
         uses: functions or classes that `make` takes from a table by name.
         kept: False: its arrays are cheap, made when they are asked for, and never written.
         place: the part of the params file that `inputs` come from, for messages.
+        stands_for: the unit that would be made, were what it makes not at hand already.
     """
 
     kind: str
@@ -64,6 +65,14 @@ class Unit:
     uses: tuple = ()
     kept: bool = True
     place: str = ""
+    stands_for: "Unit | None" = None
+
+    @cached_property
+    def asked(self) -> str:
+        """A hash of what is asked for: all that the key is made of but code, which says how it is made."""
+        if self.stands_for:
+            return self.stands_for.asked
+        return digest([self.kind, plain(self.inputs), [parent.asked for parent in self.parents.values()]])
 
     @cached_property
     def dependencies(self) -> dict:

@@ -152,6 +152,9 @@ class StudyParams(Strict):
     data_root: str | None = Field(None, description="where data sets lie; REIDLIB_DATA goes first")
     weights_root: str | None = Field(None, description="where weight files lie; REIDLIB_WEIGHTS goes first")
     peers_root: str | None = Field(None, description="where peers' files lie; REIDLIB_PEERS goes first")
+    shipped: str | None = Field(
+        None, description="folder of the project with networks that were trained before; null: everything is trained here"
+    )
     datasets: dict[Name, DatasetParams] = Field(min_length=1)
     experts: dict[Name, ExpertParams] = Field(min_length=2)
     moe: MoeParams
