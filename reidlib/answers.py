@@ -75,7 +75,7 @@ def _ranked(
     query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
     query = EmbeddingSet(query.features[places], query.pid[places], query.camid[places])
     orders, hits = [], []
-    for rows, block in distance_blocks(query.features, gallery.features, "cosine"):
+    for rows, block in distance_blocks(query.features, gallery.features):
         same = query.pid[rows, None] == gallery.pid
         ignored = (gallery.pid == JUNK) | (same & (query.camid[rows, None] == gallery.camid))
         orders.append(np.argsort(np.where(ignored, np.inf, block.cpu().numpy()), axis=1, kind="stable")[:, :k])

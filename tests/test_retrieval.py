@@ -376,3 +376,39 @@ def test_rerank_names_what_is_wrong():
             rerank(query, gallery, **arguments)
     with pytest.raises(ValueError, match="12 dimensions.*3"):
         rerank(query, EmbeddingSet(ones(2, 3), [1, 1], [1, 1]))
+
+
+@pytest.mark.parametrize("offset", [0, 100, 10_000, 1_000_000])
+def test_euclidean_ranks_are_right_far_from_the_origin(offset):
+    query, gallery = random_sets(5, dim=32)
+    moved = [EmbeddingSet(x.features + offset, x.pid, x.camid) for x in (query, gallery)]
+    q, g = (x.features.double().numpy() for x in moved)  # what is left of them in float32, in float64 from here on
+    distances = ((q[:, None] - g) ** 2).sum(-1)
+    check(evaluate(*moved, "euclidean"), brute_force(distances, query, gallery))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("scale", [1e-10, 1e-5, 1e5, 1e15])
+def test_the_scale_of_features_does_not_matter(metric, scale):
+    query, gallery = random_sets(6, dim=32)
+    scaled = [EmbeddingSet(x.features * scale, x.pid, x.camid) for x in (query, gallery)]
+    check(evaluate(*scaled, metric), brute_force(plain_distances(query, gallery, metric), query, gallery))
+
+
+@pytest.mark.parametrize("value", [1e25, 1e-30])
+@pytest.mark.parametrize("of", ["query", "gallery"])
+def test_features_whose_squares_leave_float32_are_refused(value, of):
+    query, gallery = random_sets(7)
+    wrong = {"query": query, "gallery": gallery}[of]
+    wrong.features[3] = value
+    said = f"{of} features: row 3 is 2.0e[+-]\\d+ long; ranks are right from 1e-12 to 1e\\+18 only"
+    for rank in (evaluate, lambda *sets: evaluate(*sets, "euclidean"), rerank):
+        with pytest.raises(ValueError, match=said):
+            rank(query, gallery)
+
+
+def test_features_that_are_all_zeros_are_as_far_from_everything():
+    query, gallery = random_sets(8)
+    gallery.features[:3] = 0
+    for metric in ("cosine", "euclidean"):
+        check(evaluate(query, gallery, metric), brute_force(plain_distances(query, gallery, metric), query, gallery))

@@ -18,6 +18,7 @@ JUNK = -1
 BLOCK_ELEMENTS = 1 << 24  # distances in a block of whole rows: 64 MB in float32
 TILE = (1024, 8192)  # queries x gallery entries compared at once: 32 MB in float32
 ROWS = 4096  # features looked at once where all are looked at
+LENGTHS = (1e-12, 1e18)  # of features: their squares, and sums of two, are far inside float32's range
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,8 @@ def torch_threads():
 def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine", max_rank: int = 50) -> Evaluation:
     """mAP, CMC and mINP of ranking `gallery` for each query.
 
-    metric: "cosine" (1 - q.g of L2-normalised features) or "euclidean" (squared, of the features as they are), in
-    float32 on the gallery's device. Beyond its arguments it takes some tens of MB, and a few numbers for each true match.
+    metric: "cosine" (1 - q.g of L2-normalised features) or "euclidean" (squared, of the features as they are, reckoned from
+    the middle of the gallery so that nothing is lost where all lie far from 0), in float32 on the gallery's device. Beyond its arguments it takes some tens of MB, and a few numbers for each true match.
 
     Gallery entries with pid -1 are ignored; so are, for a query, those with its pid and its camid; queries with no
     match left don't count. Equal distances rank in gallery order.
@@ -117,21 +118,24 @@ def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine",
     the number of true matches over the rank of the last (Ye et al., "Deep Learning for Person Re-identification: A
     Survey and Outlook", TPAMI 2021); mAP and mINP are means over the queries that count.
 
-    Raises ValueError where the dimensions differ, the metric is unknown, or no query has a match.
+    Raises ValueError where the dimensions differ, the metric is unknown, features are too long or too short for float32,
+    or no query has a match.
     """
     if metric not in ("cosine", "euclidean"):
         raise ValueError(f'metric: "cosine" or "euclidean", not {metric!r}')
     check_dimensions(query, gallery)
+    check_lengths(query, gallery)
     matcher = _Matcher(query, gallery, max_rank)
     features, kept = gallery.features, matcher.kept
-    asked = _prepared(query.features.to(features.device), metric)
+    origin = _origin(features, kept) if metric == "euclidean" else None
+    asked = _prepared(query.features.to(features.device), metric, origin)
     for rows, entries, place, pairs in matcher.own_identities():
-        own = _distances(_take(asked, torch.from_numpy(rows)), _prepared(_rows(features, kept[entries]), metric))
+        own = _distances(_take(asked, torch.from_numpy(rows)), _prepared(_rows(features, kept[entries]), metric, origin))
         matcher.threshold[pairs] = own.cpu().numpy()[place]
     matcher.tie(_first_equal(features, kept))
     buffer = features.new_empty(TILE[0] * TILE[1])
     for left in range(0, len(kept), TILE[1]):
-        part = _prepared(_rows(features, kept[left : left + TILE[1]]), metric)
+        part = _prepared(_rows(features, kept[left : left + TILE[1]]), metric, origin)
         for top in range(0, len(query), TILE[0]):
             rows = slice(top, top + TILE[0])
             matcher.count(rows, left, _distances(_take(asked, rows), part, buffer).cpu().numpy())
@@ -173,6 +177,20 @@ def check_dimensions(query: EmbeddingSet, gallery: EmbeddingSet) -> None:
         )
 
 
+def check_lengths(query: EmbeddingSet, gallery: EmbeddingSet) -> None:
+    """Raises ValueError where a feature is so long or short that its square leaves float32's range, and ranks with it."""
+    for name, features in (("query", query.features), ("gallery", gallery.features)):
+        length = torch.cat([part.norm(dim=1) for part in features.split(ROWS)])
+        suspect = (~((length >= LENGTHS[0]) & (length <= LENGTHS[1]))).nonzero()[:, 0]
+        wrong = suspect[(features[suspect] != 0).any(dim=1)]  # all zeros are as far from everything
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"{name} features: row {row} is {features[row].double().norm():.1e} long; ranks are right from {LENGTHS[0]:.0e} "
+                f"to {LENGTHS[1]:.0e} only: divide all features by one number"
+            )
+
+
 def query_blocks(n_query: int, n_gallery: int) -> Iterator[slice]:
     """Slices of nearly equal length whose rows of distances fit in BLOCK_ELEMENTS (but 16 rows at least)."""
     n_blocks = -(-n_query // max(16, BLOCK_ELEMENTS // n_gallery))
@@ -180,13 +198,13 @@ def query_blocks(n_query: int, n_gallery: int) -> Iterator[slice]:
     return (slice(start, stop) for start, stop in zip(edges[:-1], edges[1:]))
 
 
-def distance_blocks(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Rows of the distance matrix [Q, G], block by block: (rows, float32 [len(rows), G]).
+def distance_blocks(query: torch.Tensor, gallery: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Rows of the matrix of cosine distances [Q, G], block by block: (rows, float32 [len(rows), G]).
 
     Gallery entries with equal features are at exactly equal distances. One buffer serves every block: use each before
     asking for the next.
     """
-    asked, prepared = _prepared(query.to(gallery.device), metric), _prepared(gallery, metric)
+    asked, prepared = _prepared(query.to(gallery.device), "cosine"), _prepared(gallery, "cosine")
     first = _first_equal(gallery, np.arange(len(gallery)))
     copy = np.flatnonzero(first != np.arange(len(first)))
     copy, original = (torch.from_numpy(places).to(gallery.device) for places in (copy, first[copy]))
@@ -199,11 +217,19 @@ def distance_blocks(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> 
         yield rows, block
 
 
-def _prepared(features: torch.Tensor, metric: str) -> tuple[torch.Tensor, ...]:
-    """What distances are made of: unit vectors (cosine); or vectors and their squared norms (euclidean)."""
+def _prepared(features: torch.Tensor, metric: str, origin: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+    """What distances are made of: unit vectors (cosine); or vectors from `origin` and their squared norms (euclidean)."""
     if metric == "cosine":
         return (normalize(features, dim=1),)
+    features = features if origin is None else features - origin
     return features, features.pow(2).sum(1)
+
+
+def _origin(features: torch.Tensor, kept: np.ndarray) -> torch.Tensor:
+    """The middle of the gallery, float32 [D]: the median of some rows, a value of theirs in each dimension, so that what
+    is equally far stays so to the bit where features are whole numbers."""
+    some = kept[:: -(-len(kept) // 1024)]
+    return features[torch.from_numpy(some).to(features.device)].median(dim=0).values
 
 
 def _take(prepared: tuple[torch.Tensor, ...], rows) -> list[torch.Tensor]:

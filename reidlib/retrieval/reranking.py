@@ -13,7 +13,14 @@ import torch
 from torch.nn.functional import normalize
 
 from reidlib.retrieval import evaluation
-from reidlib.retrieval.evaluation import EmbeddingSet, check_dimensions, distance_blocks, query_blocks, torch_threads
+from reidlib.retrieval.evaluation import (
+    EmbeddingSet,
+    check_dimensions,
+    check_lengths,
+    distance_blocks,
+    query_blocks,
+    torch_threads,
+)
 
 
 @torch_threads()
@@ -29,9 +36,11 @@ def rerank(query: EmbeddingSet, gallery: EmbeddingSet, k1: int = 20, k2: int = 6
     Labels play no part: junk takes part as any other gallery entry. Equal distances are in order of index, queries
     first. k1 and k2 beyond the number of entries mean all of them.
 
-    Raises ValueError where the dimensions differ or a parameter is impossible.
+    Raises ValueError where the dimensions differ, features are too long or too short for float32, or a parameter is
+    impossible.
     """
     check_dimensions(query, gallery)
+    check_lengths(query, gallery)
     for name, value in (("k1", k1), ("k2", k2)):
         if value < 1:
             raise ValueError(f"{name}: at least 1, not {value}")
@@ -64,7 +73,7 @@ def _neighbours(features: torch.Tensor, n_query: int, k: int) -> tuple[np.ndarra
     maximum, original = np.zeros(n, np.float32), np.empty((n_query, n - n_query), np.float32)
     first_equal = evaluation._first_equal(features, np.arange(n))
     halved = (first_equal == np.arange(n)).all()
-    for rows, block in _upper_blocks(features) if halved else distance_blocks(features, features, "cosine"):
+    for rows, block in _upper_blocks(features) if halved else distance_blocks(features, features):
         distances, left = block.clamp_(min=0).cpu().numpy(), n - block.shape[1]
         _select(distances, left, nearest[rows], best[rows], maximum[rows])
         if halved:
