@@ -5,7 +5,7 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BASE_PYTHON ?= python3
 PYTHON = .venv/bin/python
 
-.PHONY: help install study report status check lint test benchmark lab lock clean
+.PHONY: help install study report status check lint test benchmark lab lock clean prune
 
 help:
 	@echo "make study [STUDY=demo]   run a study to its end: params/<STUDY>.yaml -> results/<STUDY>/"
@@ -17,6 +17,7 @@ help:
 	@echo "make install              build .venv from requirements.lock"
 	@echo "make status [STUDY=demo]  what is finished, half done, missing or stale, and why"
 	@echo "make clean [STUDY=demo]   forget what a study alone has made"
+	@echo "make prune [YES=1]        what no params file asks for any more: how much it takes; with YES=1 it is removed"
 
 install: .venv/installed
 
@@ -28,7 +29,7 @@ install: .venv/installed
 	@touch $@
 
 study: check
-	@.venv/bin/snakemake --cores $(CORES) --config study=$(STUDY) --quiet rules
+	@$(PYTHON) scripts/study.py $(STUDY) --cores $(CORES)
 	@echo "Done. Read results/$(STUDY)/README.md (tables and figures) or results/$(STUDY)/notebooks/ (the executed study);"
 	@echo "make report STUDY=$(STUDY) makes a site of them to browse."
 
@@ -62,3 +63,6 @@ lock:
 
 clean: install
 	@$(PYTHON) scripts/clean.py "$(STUDY)"
+
+prune: install
+	@$(PYTHON) scripts/prune.py $(if $(YES),--yes)

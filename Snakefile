@@ -7,6 +7,8 @@
 # found again, so that running again takes seconds. Cores decide what runs side by side and never a number: those are made
 # with the params' threads.
 
+import os
+import shlex
 import sys
 from contextlib import suppress
 from functools import cache
@@ -18,9 +20,14 @@ from reidlib import agenda
 from reidlib.data import DataError
 from reidlib.weights import WeightsError
 from reidlib.study import open_study
+from scripts.orphans import end_group, when_orphaned
+
+if os.environ.get("REIDLIB_RUN_BY") == str(os.getppid()):  # scripts/study.py: without it nobody is left to stop this
+    when_orphaned(lambda: end_group(os.getpgrp()))
 
 STUDIES = {study: open_study(f"params/{study}.yaml") for study in config.get("study", "demo").split()}
 MADE = "artifacts/{study}/made/"
+PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
 for study in STUDIES.values():
     with suppress(DataError, WeightsError):  # a dry run where they are not; a real one says so and stops
         publishing.take_back(study)
@@ -50,7 +57,8 @@ def parts(study):
 def run(parameters=""):
     """The shell command that executes a rule's notebook with `study` and other parameters."""
     return (
-        "OMP_NUM_THREADS={threads} NUMBA_NUM_THREADS={threads} " + sys.executable + " scripts/execute.py {input.notebook} "
+        # exec: so that Snakemake is the parent, and its end is seen
+        f"exec env OMP_NUM_THREADS={{threads}} NUMBA_NUM_THREADS={{threads}} {PYTHON} scripts/execute.py {{input.notebook}} "
         "{output[0]} --state {params.state} -p study params/{wildcards.study}.yaml " + parameters
     )
 
@@ -165,7 +173,7 @@ rule gather:
     params:
         state=lambda w: state(w.study, *publishing.notebooks(STUDIES[w.study])[:-1]),
     shell:
-        sys.executable + " scripts/gather.py params/{wildcards.study}.yaml {output}"
+        PYTHON + " scripts/gather.py params/{wildcards.study}.yaml {output}"
 
 
 rule report:
@@ -189,4 +197,4 @@ rule publish:
     params:
         state=lambda w: state(w.study, *publishing.notebooks(STUDIES[w.study])),
     shell:
-        sys.executable + " scripts/publish.py params/{wildcards.study}.yaml"
+        PYTHON + " scripts/publish.py params/{wildcards.study}.yaml"

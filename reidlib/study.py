@@ -32,6 +32,8 @@ from reidlib.sources import PROJECT, load_plugin
 from reidlib.training import Machine
 from reidlib.units import Store, Unit
 
+RESERVED = ("units", "drawn")  # folders below artifacts/ that are all studies'
+
 
 @dataclass(frozen=True)
 class Study:
@@ -172,6 +174,8 @@ def open_study(study: str | Path = "auto", overrides: list[str] = (), validation
         study = demo if done else demo.with_name("smoke.yaml")
         print(f"Study: {study.stem}" + ("" if done else " (run `make study` once to see demo here)"))
     path = params.find(study)
+    if path.stem in RESERVED:
+        raise params.ParamsError(f"{path}: artifacts/{path.stem} is taken, so no study can be called so; rename the file")
     read = params.load(path, overrides)
     for plugin in read.plugins:
         load_plugin(path.parent / plugin)

@@ -2,8 +2,9 @@
 
 import logging
 import os
-import socket
 import sys
+import urllib.error
+import urllib.request
 
 from reidlib.params import ParamsError
 
@@ -32,9 +33,14 @@ def main(file: str) -> int:
 def _offline_if_cut_off() -> None:
     """Without a network the hub's client would try for minutes: let it look into its cache alone."""
     logging.disable(logging.ERROR)
+    hub = (
+        os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    )  # a mirror may stand in its place, and a proxy before it
     try:
-        socket.create_connection(("huggingface.co", 443), timeout=5).close()
-    except OSError:
+        urllib.request.build_opener().open(urllib.request.Request(hub, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except (OSError, ValueError):
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 

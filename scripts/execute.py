@@ -12,12 +12,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import papermill
+from nbclient.exceptions import DeadKernelError
+from orphans import when_orphaned
 from traitlets.config import Config
 
 from reidlib.provenance import now, origin
@@ -52,6 +55,8 @@ def main() -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     args = parser.parse_args()
     name, start = args.done.stem, time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what ends the kernel
+    when_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
     lines = Lines(name)
     folder = args.done.resolve().parent
     shutil.rmtree(folder, ignore_errors=True)
@@ -75,6 +80,11 @@ def main() -> int:
     except papermill.PapermillExecutionError as error:
         print(f"[{name}] failed in cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"[{name}] the notebook as far as it came: {attempt}", file=sys.stderr)
+        return 1
+    except DeadKernelError:
+        print(f"[{name}] its kernel was killed from outside, most often by the system for want of memory: close what else takes "
+              "memory, or make fewer notebooks at once (make study CORES=1), and run it again; finished epochs are kept",
+              file=sys.stderr)  # fmt: skip
         return 1
     record = {"state": args.state, "parameters": dict(args.parameters), "finished": now(), "environment": origin()}
     (folder / "made.json").write_text(json.dumps(record, indent=1))

@@ -1,7 +1,11 @@
 """What `make study` looks for before anything is trained: each fault by its name, and none where all is well."""
 
+import http.server
 import importlib.util
+import os
+import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -165,6 +169,44 @@ def test_the_script_says_all_of_it_and_fails(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
+def web(monkeypatch):
+    """A server on this machine; no setting of the hub's or of proxies is left."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    for name in ("HF_ENDPOINT", "HF_HUB_OFFLINE", "http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "settings, offline",
+    [
+        ({"HF_ENDPOINT": "{web}/mirror"}, False),  # a mirror
+        ({"HF_ENDPOINT": "http://hub.invalid", "http_proxy": "{web}"}, False),  # a proxy
+        ({"HF_ENDPOINT": "http://hub.invalid"}, True),
+        ({"HF_ENDPOINT": "no address"}, True),
+    ],
+)
+def test_the_hub_is_asked_where_it_is_to_be_had(web, monkeypatch, settings, offline):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value.format(web=web))
+    script("check")._offline_if_cut_off()
+    assert (os.environ.pop("HF_HUB_OFFLINE", None) == "1") == offline
+
+
+@pytest.fixture
 def clean(tmp_path, monkeypatch):
     """clean(study) in a project of three units: a and b have one each, and one is both's."""
     module = script("clean")
@@ -195,3 +237,51 @@ def test_clean_of_one_study_leaves_what_another_one_has(clean):
         "artifacts", "artifacts/units", "artifacts/units/kind", "artifacts/b", "artifacts/b/units", "artifacts/b/units/label-2",
         "artifacts/b/units/label-both", *(f"artifacts/units/kind/{u}{f}" for u in ("2", "both") for f in ("", "/unit.json")),
     }  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """prune(*options) in a project with one study, of which a student was trained with two recipes, one of them today's."""
+    module = script("prune")
+    monkeypatch.setattr(module, "PROJECT", tmp_path)
+    for epochs in (2, 1):
+        changes = {"student.recipe": tiny.RECIPE | {"epochs": epochs}, "ablations": None}
+        study = open_study(tiny.write(tmp_path, changes=changes))
+        study.store.make(study.plan.network("student", "vehicles", 0))
+    return module.main, study
+
+
+def test_prune_says_what_no_study_asks_for_and_removes_it_when_it_is_told_to(project, capsys):
+    prune, study = project
+    wanted = study.store.folder(study.plan.network("student", "vehicles", 0))
+    [other] = [folder for folder in wanted.parent.iterdir() if folder != wanted]
+    assert prune() == 0 and other.exists()
+    said = capsys.readouterr().out
+    assert (
+        re.search(r"^ +1 units of the kind embedder +\d+\.\d MB$", said, re.MULTILINE) and "1 units are in no study" in said
+    )
+    assert prune("--yes") == 0
+    assert wanted.exists() and not other.exists() and list(wanted.parents[1].glob("pixels/*"))
+    capsys.readouterr()
+    assert prune() == 0 and "0 units are in no study" in capsys.readouterr().out
+
+
+def test_prune_leaves_what_a_study_has_made_that_can_not_be_opened(project, capsys):
+    prune, study = project
+    file = study.root / "params" / "tiny.yaml"
+    file.write_text(file.read_text().replace("seeds:", "seedz:"))
+    assert prune("--yes") == 0
+    assert study.store.state(study.plan.network("student", "vehicles", 0))[0] == "finished"
+    assert "tiny.yaml can't be opened, so all " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["units", "drawn"])
+def test_a_study_is_not_called_as_a_folder_of_all_studies(tmp_path, name):
+    with pytest.raises(ValueError, match=f"artifacts/{name} is taken"):
+        open_study(tiny.write(tmp_path, name=name))
+
+
+@pytest.mark.parametrize("folder", ["../elsewhere", "a/../../b", "/tmp/a"])
+def test_shipped_networks_lie_in_the_project(tmp_path, folder):
+    with pytest.raises(ValueError, match="shipped: "):
+        open_study(tiny.write(tmp_path, shipped=folder))

@@ -153,8 +153,9 @@ class StudyParams(Strict):
     weights_root: str | None = Field(None, description="where weight files lie; REIDLIB_WEIGHTS goes first")
     peers_root: str | None = Field(None, description="where peers' files lie; REIDLIB_PEERS goes first")
     shipped: str | None = Field(
-        None, description="folder of the project with networks that were trained before; null: everything is trained here"
-    )
+        None, pattern=r"^\w[\w./ -]*$",
+        description="folder of the project with networks that were trained before; null: everything is trained here",
+    )  # fmt: skip
     datasets: dict[Name, DatasetParams] = Field(min_length=1)
     experts: dict[Name, ExpertParams] = Field(min_length=2)
     moe: MoeParams
@@ -202,6 +203,13 @@ class StudyParams(Strict):
         if len(set(seeds)) < len(seeds):
             raise ValueError("give each seed once: a repeated one would narrow the intervals for nothing")
         return seeds
+
+    @field_validator("shipped")
+    @classmethod
+    def inside(cls, folder):
+        if folder and ".." in folder.split("/"):
+            raise ValueError("a folder of the project, so '..' can't stand in its path")
+        return folder
 
     @model_validator(mode="after")
     def consistent(self):
