@@ -67,6 +67,20 @@ class Catalog:
             self._opened[place] = digest(file_hashes(self.frame(name, part)["path"], self.hash_cache))
         return self._opened[place]
 
+    def shared_pictures(self, name: str) -> list[str]:
+        """What is amiss where one picture, by its bytes, is trained on and tested with, or is a query's match to itself."""
+        parts = [self.frame(name, part).assign(part=part) for part in ("train", "query", "gallery")]
+        frame = pd.concat([part[["path", "pid", "camid", "part"]] for part in parts], ignore_index=True)
+        frame["bytes"] = file_hashes(frame["path"], self.hash_cache)
+        train, query, gallery = (frame[frame["part"] == part] for part in ("train", "query", "gallery"))
+        found = []
+        if leaked := query["bytes"].isin(train["bytes"]).sum() + gallery["bytes"].isin(train["bytes"]).sum():
+            found.append(f"{leaked} pictures of query and gallery are, byte by byte, in train too: scores are too high")
+        pairs = query.merge(gallery, on=["bytes", "pid"])
+        if same := pairs.loc[pairs["camid_x"] != pairs["camid_y"], "path_x"].nunique():
+            found.append(f"{same} queries have themselves, byte by byte, as a match in another camera: scores are too high")
+        return found
+
     def size(self, name: str) -> tuple[int, int]:
         """Height and width in pixels at which pictures are kept; several data sets at once have the first one's."""
         return self.params.datasets[name.partition("+")[0]].size

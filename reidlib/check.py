@@ -1,5 +1,8 @@
 """Whether a study can run: everything that would fail later is looked for before time is spent."""
 
+import math
+import shutil
+
 import torch
 
 from reidlib import agenda, making, params
@@ -38,6 +41,9 @@ def _data(study: Study) -> list[str]:
     trained = [*agenda.trained(study.params), agenda.mixed(study.params)]
     for name in dict.fromkeys([*study.params.datasets, *filter(None, trained)]):
         try:
+            if lacking := _lacking_space(study, name, name in trained):
+                found.append(f"data set '{name}': {lacking}")
+                continue
             for part in ("train", "query", "gallery"):
                 if "+" not in name or part == "train":
                     making.load_pixels(study.plan.pixels(name, part), study.store)
@@ -48,6 +54,32 @@ def _data(study: Study) -> list[str]:
         for place, recipe in study.params.recipes.items():
             if name in trained and recipe.p > identities:
                 found.append(f"{place}.recipe.p is {recipe.p}, but data set '{name}' has {identities} training identities")
+    return found
+
+
+def _lacking_space(study: Study, name: str, trained: bool) -> str:
+    """What to say where the disk can't hold a data set's decoded pictures; "" where it can."""
+    sizes = {tuple(stage.size) for recipe in study.params.recipes.values() for stage in recipe.stages if trained}
+    wanted = [("train", size) for size in (None, *sizes)] if trained else []
+    wanted += [(part, None) for part in ("query", "gallery") if "+" not in name]
+    units = [study.plan.pixels(name, *of) for of in wanted]
+    lacking = [unit for unit in units if not study.store.record(unit)]
+    needed = sum(len(unit.given["paths"]) * 3 * math.prod(unit.inputs["size"]) for unit in lacking)
+    free = shutil.disk_usage(study.root).free
+    if needed < free:
+        return ""
+    return (
+        f"its decoded pictures take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} are free for {study.root / 'artifacts'}: make room "
+        "there (make prune says what no study needs), or give it a smaller size"
+    )
+
+
+def oddities(study: Study) -> list[str]:
+    """What doesn't keep a study from running and should be known: a message each."""
+    found = []
+    for name in study.params.datasets:
+        dataset = study.dataset(name)
+        found += [f"data set '{name}': {note}" for note in [*dataset.notes, *study.plan.data.shared_pictures(name)]]
     return found
 
 

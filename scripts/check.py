@@ -23,9 +23,8 @@ def main(file: str) -> int:
     for problem in problems:
         print(f"{study.name} can't run: {problem}", file=sys.stderr)
     if not problems:
-        for name in study.params.datasets:
-            for note in study.dataset(name).notes:
-                print(f"data set '{name}': {note}")
+        for oddity in check.oddities(study):
+            print(oddity)
         print(f"{study.name}: params, data and weights are in order")
     return 1 if problems else 0
 

@@ -285,3 +285,27 @@ def test_a_study_is_not_called_as_a_folder_of_all_studies(tmp_path, name):
 def test_shipped_networks_lie_in_the_project(tmp_path, folder):
     with pytest.raises(ValueError, match="shipped: "):
         open_study(tiny.write(tmp_path, shipped=folder))
+
+
+def test_a_disk_that_can_not_hold_the_decoded_pictures_is_named_before_they_are_decoded(problems, monkeypatch):
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    monkeypatch.setattr(check.making, "load_pixels", lambda *args: pytest.fail("decoded all the same"))
+    said = "data set 'vehicles': its decoded pictures take 0.0 GB, and 0.0 are free"
+    assert any(problem.startswith(said) for problem in problems())
+
+
+def test_a_picture_that_is_trained_on_and_tested_with_is_reported(people, tmp_path):
+    folder = tmp_path / "people"
+    shutil.copytree(people, folder)
+    first = lambda part: sorted(next(folder.rglob(part)).glob("*.jpg"))  # noqa: E731
+    train, query = first("bounding_box_train"), first("query")
+    gallery = [file for file in first("bounding_box_test") if file.name[:4] == query[0].name[:4]]
+    other = next(file for file in gallery if file.name[6] != query[0].name[6])  # of the same person, in another camera
+    shutil.copy(query[0], other)
+    shutil.copy(train[0], query[1])
+    dataset = {"layout": "market1501", "size": [32, 32], "root": str(folder)}
+    study = open_study(tiny.write(tmp_path, changes={"datasets.people": dataset}))
+    assert check.oddities(study)[-2:] == [
+        "data set 'people': 1 pictures of query and gallery are, byte by byte, in train too: scores are too high",
+        "data set 'people': 1 queries have themselves, byte by byte, as a match in another camera: scores are too high",
+    ]

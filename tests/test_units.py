@@ -390,3 +390,35 @@ def test_a_repository_around_the_code_is_another_ones(tmp_path):
     assert git_state(inside) == {"commit": None, "uncommitted changes": None}
     os.symlink(tmp_path, tmp_path.parent / f"{tmp_path.name}-link")
     assert git_state(tmp_path.parent / f"{tmp_path.name}-link")["commit"]
+
+
+def make_too_much(unit, store, folder):
+    """Meets what a full disk or a small memory does, for real."""
+    if unit.inputs["what"] == "disk":
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"0")
+    if unit.inputs["what"] == "memory":
+        torch.empty(2**55, dtype=torch.uint8)
+    if unit.inputs["what"] == "numpy":
+        np.empty(2**55, np.uint8)
+    (folder / "unit.json").mkdir()  # something else that is wrong
+
+
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        ("disk", "no space left for "),
+        ("memory", "no memory for it"),
+        ("numpy", "no memory"),
+    ],
+)
+def test_a_machine_that_has_no_room_is_named_with_the_unit_and_what_to_do(tmp_path, what, said):
+    unit = Unit("too much", "expert:clip", make_too_much, {"what": what})
+    with pytest.raises(RuntimeError, match=f"'expert:clip': {said}.*What is finished is kept: run it again then"):
+        Store(tmp_path).make(unit)
+    assert Store(tmp_path).state(unit) == (MISSING, "")
+
+
+def test_another_error_is_left_as_it_is(tmp_path):
+    with pytest.raises(OSError, match="unit.json"):
+        Store(tmp_path).make(Unit("too much", "expert:clip", make_too_much, {"what": ""}))
