@@ -1,7 +1,10 @@
 """What several tests share: code that seems edited, and the smallest study with all of it made."""
 
+from pathlib import Path
+
 import pytest
 import tiny
+from project import copy_to, snakemake
 
 
 def _forget():
@@ -36,3 +39,11 @@ def made(tmp_path_factory):
     file = tiny.write(tmp_path_factory.mktemp("study"))
     study = open_study(file)
     return file, {method: study.evaluate(method, "vehicles", 0) for method in study.methods}
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory) -> Path:
+    """A copy of the project, in a folder whose name has all that a name can have, after a run of the smoke study."""
+    project = copy_to(tmp_path_factory.mktemp("une étude [1] {of} mine, isn't it"))
+    (project / "log").write_text(snakemake(project))
+    return project

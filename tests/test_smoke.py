@@ -12,21 +12,13 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from project import environment, snakemake
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [
     "01_data", "02_experts-align", "02_experts-clip", "03_moe-people", "03_moe-vehicles", "04_distillation-people",
     "04_distillation-vehicles", "05_ablations", "06_cross_domain", "07_efficiency", "08_report",
 ]  # fmt: skip
-
-
-def snakemake(project: Path, *arguments: str, fails: bool = False) -> str:
-    command = [sys.executable, "-m", "snakemake", "--nocolor", "--cores", "2", "--config", "study=smoke", *arguments]
-    done = subprocess.run(
-        command, cwd=project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)}
-    )
-    assert bool(done.returncode) == fails, done.stdout[-5000:] + done.stderr[-5000:]
-    return done.stdout + done.stderr
 
 
 def to_do(project: Path, *arguments: str) -> set[str]:
@@ -52,15 +44,10 @@ def edited(file: Path, old: str, new: str):
         file.write_text(text)
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    """A copy of the project without anything that was made before, after a run of the smoke study."""
-    project = tmp_path_factory.mktemp("project")
-    for name in ("notebooks", "params", "profiles", "publishing", "reidlib", "report", "scripts", "toydata"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    shutil.copy(ROOT / "Snakefile", project)
-    (project / "log").write_text(snakemake(project))
-    return project
+@pytest.fixture
+def project(smoke) -> Path:
+    """The project after a run of the smoke study, for tests that leave it as it was."""
+    return smoke
 
 
 def test_every_notebook_is_executed_without_an_error(project):
@@ -147,9 +134,7 @@ def test_a_site_is_built_of_the_results(project):
 
 def test_status_says_that_all_is_finished(project):
     command = [sys.executable, "scripts/status.py", "params/smoke.yaml"]
-    done = subprocess.run(
-        command, cwd=project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)}
-    )
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment(project))
     assert done.returncode == 0 and re.search(r"smoke: \d+ finished$", done.stdout.strip()), done.stdout + done.stderr
 
 

@@ -1,0 +1,95 @@
+"""Stop it whenever you like: a study that is killed again and again, at random moments, ends with the undisturbed run's numbers.
+
+REIDLIB_KILLS=50 python -m pytest tests/test_interruptions.py      more than the tests' usual few
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import psutil
+from project import copy_to, environment
+
+from reidlib.results import ACCURACY
+
+KILLS = int(os.environ.get("REIDLIB_KILLS", 6))
+WAYS = [
+    ("study.py", signal.SIGKILL), ("snakemake", signal.SIGKILL), ("ipykernel", signal.SIGKILL), ("study.py", signal.SIGINT),
+    ("", signal.SIGKILL), ("execute.py", signal.SIGKILL), ("study.py", signal.SIGHUP), ("snakemake", signal.SIGTERM),
+    ("study.py", signal.SIGTERM),
+]  # fmt: skip
+
+
+def start(project) -> subprocess.Popen:
+    command = [sys.executable, "scripts/study.py", "smoke", "--cores", "2", "--nocolor"]
+    with open(project / "log", "ab") as log:
+        return subprocess.Popen(command, cwd=project, stdout=log, stderr=log, env=environment(project))
+
+
+def running(project, name="") -> list[psutil.Process]:
+    """The processes that work in a folder, those whose command holds `name`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(project) and any(name in word for word in process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            pass
+    return found
+
+
+def kill(project, name, number) -> bool:
+    """Whether there was anything of that name."""
+    found = running(project, name)
+    for process in found if name in ("", "execute.py", "ipykernel") else found[:1]:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            pass
+    return bool(found)
+
+
+def accuracy(project) -> pd.DataFrame:
+    rows = pd.read_csv(project / "results/smoke/results.csv", float_precision="round_trip")
+    return rows[rows["metric"].isin(ACCURACY)].reset_index(drop=True)
+
+
+def test_a_study_that_is_killed_again_and_again_ends_with_the_same_numbers(smoke, tmp_path):
+    project, chance, done = copy_to(tmp_path / "killed"), random.Random(0), []
+    while len(done) < KILLS:
+        name, number = chance.choice(WAYS) if len(done) >= len(WAYS) else WAYS[len(done)]
+        study = start(project)
+        time.sleep(chance.uniform(6, 26))
+        assert study.poll() is None, "finished or failed before it was killed:\n" + (project / "log").read_text()[-3000:]
+        while not kill(project, name, number):  # between two notebooks there is no kernel
+            time.sleep(0.1)
+        if name in ("execute.py", "ipykernel"):  # the rest goes on
+            study.wait(timeout=600)
+            assert study.returncode == 1
+        limit = time.monotonic() + 25
+        while left := running(project):
+            assert time.monotonic() < limit, f"after {number} to {name or 'all'}: {[p.cmdline() for p in left]}"
+            time.sleep(0.2)
+        study.wait()
+        assert study.returncode != 0
+        done.append((name, number))
+    last = start(project)
+    assert last.wait() == 0, (project / "log").read_text()[-5000:]
+    pd.testing.assert_frame_equal(accuracy(project), accuracy(smoke), check_exact=True)
+
+
+def test_a_second_run_waits_for_the_first_and_says_whose_it_is(tmp_path):
+    project = copy_to(tmp_path / "twice")
+    first = start(project)
+    try:
+        time.sleep(3)
+        command = [sys.executable, "scripts/study.py", "smoke", "--cores", "1"]
+        second = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment(project))
+        assert second.returncode == 1 and f"smoke is being run by process {first.pid} on " in second.stderr
+    finally:
+        first.terminate()
+        first.wait()
