@@ -40,7 +40,7 @@ report: install
 	@$(PYTHON) scripts/report.py params/$(STUDY).yaml artifacts/$(STUDY)/report
 
 status: install
-	@$(PYTHON) scripts/status.py params/$(STUDY).yaml
+	@$(PYTHON) -m reidlib status params/$(STUDY).yaml
 
 check: install
 	@$(PYTHON) scripts/check.py params/$(STUDY).yaml
@@ -56,7 +56,7 @@ benchmark: install
 	@TQDM_DISABLE=1 $(PYTHON) -m benchmarks $(CASES)
 
 lab: install
-	.venv/bin/jupyter lab --notebook-dir=notebooks
+	.venv/bin/jupyter lab --notebook-dir=notebooks --config=profiles/lab/jupyter_server_config.py
 
 lock:
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-header --no-emit-index-url -o requirements.lock

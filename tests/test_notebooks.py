@@ -5,6 +5,8 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from jupyter_server.services.contents.filemanager import FileContentsManager
+from traitlets.config import Config
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -45,3 +47,21 @@ def test_verdicts_in_the_readme_are_those_of_the_ledgers():
     shown = [cell for cell in cells if cell.endswith(("hold", "holds**", "undecided", "not measured"))]
     assert len(shown) > 10, "README shows no verdicts"
     assert [cell for cell in shown if cell not in known] == []
+
+
+def test_lab_saves_a_notebook_as_it_lies_in_git(tmp_path):
+    """The hook of `make lab`, through Jupyter's own contents manager."""
+    config = Config()
+    code = (ROOT / "profiles/lab/jupyter_server_config.py").read_text()
+    exec(compile(code, "jupyter_server_config.py", "exec"), {"c": config})
+    manager = FileContentsManager(root_dir=str(tmp_path), config=config)
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(file, as_version=4)
+        for count, cell in enumerate(notebook.cells):
+            cell.metadata["execution"] = {"iopub.execute_input": "2026-01-01"}
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="seen")], count
+        notebook.metadata["widgets"] = {}
+        manager.save({"type": "notebook", "content": notebook, "format": "json"}, file.name)
+        assert nbformat.read(tmp_path / file.name, as_version=4) == nbformat.read(file, as_version=4)
+    manager.save({"type": "file", "format": "text", "content": "a"}, "a.txt")

@@ -133,7 +133,7 @@ def test_a_site_is_built_of_the_results(project):
 
 
 def test_status_says_that_all_is_finished(project):
-    command = [sys.executable, "scripts/status.py", "params/smoke.yaml"]
+    command = [sys.executable, "-m", "reidlib", "status", "params/smoke.yaml"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment(project))
     assert done.returncode == 0 and re.search(r"smoke: \d+ finished$", done.stdout.strip()), done.stdout + done.stderr
 

@@ -1,0 +1,146 @@
+"""A trained student where there is no torch: one ONNX file with everything inside, in float32 or int8.
+
+    export(model, "student.onnx")                        uint8 [B, 3, H, W] of any size in, unit vectors [B, D] out
+    quantize("student.onnx", "student-int8.onnx", pictures)
+    OnnxNetwork("student.onnx")(pictures)                as a network of torch, for comparing and measuring
+
+Needs the packages onnx, onnxscript and onnxruntime (the extra `deploy`).
+"""
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from reidlib.models import Embedder, deployed
+from reidlib.released import read_released
+
+CALIBRATION = 256  # pictures that show int8 which values occur; more change nothing that can be measured
+
+
+class DeployError(RuntimeError):
+    """A file that can't be read, written or run; the message names it and what to do."""
+
+
+class Ready(nn.Module):
+    """An embedder with all that surrounds it: pictures as they are in, unit vectors out, in operations that ONNX has."""
+
+    def __init__(self, model: Embedder):
+        super().__init__()
+        model = deployed(copy.deepcopy(model))
+        self.network, self.norm, self.size = model.encoder.network, model.neck.norm, model.encoder.size
+        self.register_buffer("scale", model.encoder.scale.clone())
+        self.register_buffer("shift", model.encoder.shift.clone())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, 3, H, W] -> float [B, D], of length 1."""
+        rows, columns = (bicubic(images.shape[side], length) for side, length in ((2, self.size[0]), (3, self.size[1])))
+        x = (rows @ images.float() @ columns.T).clamp(0, 255)
+        return normalize(self.norm(self.network(x * self.scale + self.shift)), dim=1)
+
+
+def bicubic(length: int, wanted: int) -> torch.Tensor:
+    """The antialiased bicubic filter (Keys 1981, a = -0.5, as Pillow and torch have it) as a matrix [wanted, length].
+
+    ONNX has no such resizing that all runtimes round alike; a product of matrices is the same everywhere.
+    """
+    scale = (
+        torch.ones(length).sum() / wanted
+    )  # a tensor: what is reckoned with a size that isn't known yet can't be exported
+    stretch = scale.clamp(min=1)
+    centres = (torch.arange(wanted) + 0.5) * scale
+    x = ((torch.arange(length) + 0.5)[None] - centres[:, None]).abs() / stretch
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    return weights / weights.sum(1, keepdim=True)
+
+
+def export(model: Embedder, file: str | Path) -> Path:
+    """Write an embedder as ONNX. Raises TypeError where it is none: a mixture of experts is no one network."""
+    if not isinstance(model, Embedder):
+        raise TypeError(
+            f"an expert or a student can be exported, this is a {type(model).__name__}: distil it into a student"
+        )
+    dims = torch.export.Dim
+    shape = {0: dims("pictures", min=1), 2: dims("height", min=2), 3: dims("width", min=2)}
+    example = torch.zeros(2, 3, model.encoder.size[0] + 3, model.encoder.size[1] + 1, dtype=torch.uint8)
+    program = torch.onnx.export(
+        Ready(model).eval(), (example,), dynamo=True, dynamic_shapes=(shape,), verbose=False,
+        input_names=["images"], output_names=["embeddings"], external_data=False,
+    )  # fmt: skip
+    program.model.metadata_props["size"] = " ".join(map(str, model.encoder.size))
+    program.save(str(file))
+    return Path(file)
+
+
+def quantize(file: str | Path, target: str | Path, pictures: np.ndarray) -> Path:
+    """An exported network in int8: weights by channel, activations calibrated on some `pictures`, uint8 [N, 3, h, w].
+
+    Only convolutions and linear layers are, where nearly all time goes; resizing and the last norm stay in float32.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            some = pictures[:: -(-len(pictures) // CALIBRATION)]
+            self.batches: Iterator = ({"images": np.ascontiguousarray(some[i : i + 1])} for i in range(len(some)))
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.onnx"
+        quant_pre_process(str(file), str(ready), skip_symbolic_shape=True)
+        quantize_static(
+            str(ready), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=["Conv", "Gemm"], weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
+        )  # fmt: skip
+    return Path(target)
+
+
+class OnnxNetwork(nn.Module):
+    """An exported network as the study's own are: uint8 [B, 3, H, W], RGB -> embedding [B, D], on the CPU.
+
+    Raises DeployError where the file is none that `export` or `quantize` wrote.
+    """
+
+    def __init__(self, file: str | Path, threads: int = 1):
+        super().__init__()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            size = self.session.get_modelmeta().custom_metadata_map["size"]
+        except Exception as error:  # onnxruntime has a class for each kind of damage and no common one
+            raise DeployError(f"{file} is no exported network ({str(error).splitlines()[0]}): python -m reidlib export writes one") from error  # fmt: skip
+        self.size = tuple(map(int, size.split()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        (embeddings,) = self.session.run(None, {"images": images.cpu().numpy()})
+        return torch.from_numpy(embeddings)
+
+
+def open_network(file: str | Path, threads: int = 1) -> nn.Module:
+    """A network that was handed on: released weights (.safetensors) or an exported file (.onnx).
+
+    Raises DeployError or ValueError naming the file where it is neither.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise DeployError(f"{file}: no such file; a network is a .safetensors of results/<study>/weights/ or an .onnx")
+    return OnnxNetwork(file, threads) if file.suffix == ".onnx" else read_released(file)
+
+
+def picture_size(network: nn.Module) -> tuple[int, int]:
+    """Height and width in pixels of the pictures that a network of `open_network` was trained on."""
+    return tuple(network.size if isinstance(network, OnnxNetwork) else network.encoder.size)
