@@ -15,8 +15,9 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", help="such as expert:clip, moe:soft, student+kd:moe; default: all")
     parser.add_argument("--dataset", action="append", help="one of the study's; default: all")
     parser.add_argument("--seed", type=int, action="append", help="default: all of the study's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the params file")
     args = parser.parse_args()
-    study = open_study(args.study)
+    study = open_study(args.study, args.set)
     accelerator = study.machine.accelerator()
     datasets = args.dataset or list(study.params.datasets)
     with accelerator.main_process_first():  # one process draws and hashes the pictures, the others find them

@@ -1,22 +1,26 @@
 """Stop it whenever you like: a study that is killed again and again, at random moments, ends with the undisturbed run's numbers.
 
-REIDLIB_KILLS=50 python -m pytest tests/test_interruptions.py      more than the tests' usual few
+REIDLIB_KILLS=50 REIDLIB_SOAK=10 python -m pytest tests/test_interruptions.py      more than the tests' usual few
 """
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pandas as pd
 import psutil
+import pytest
 from project import copy_to, environment
 
 from reidlib.results import ACCURACY
 
-KILLS = int(os.environ.get("REIDLIB_KILLS", 6))
+KILLS, SOAK = int(os.environ.get("REIDLIB_KILLS", 6)), int(os.environ.get("REIDLIB_SOAK", 0))
 WAYS = [
     ("study.py", signal.SIGKILL), ("snakemake", signal.SIGKILL), ("ipykernel", signal.SIGKILL), ("study.py", signal.SIGINT),
     ("", signal.SIGKILL), ("execute.py", signal.SIGKILL), ("study.py", signal.SIGHUP), ("snakemake", signal.SIGTERM),
@@ -93,3 +97,22 @@ def test_a_second_run_waits_for_the_first_and_says_whose_it_is(tmp_path):
     finally:
         first.terminate()
         first.wait()
+
+
+@pytest.mark.skipif(not SOAK, reason="takes minutes a round: REIDLIB_SOAK=10 runs ten")
+def test_nothing_piles_up_over_many_runs_with_changed_params(tmp_path):
+    project, chance = copy_to(tmp_path / "soak"), random.Random(0)
+    params, sizes, left_before = project / "params/smoke.yaml", [], set(Path(tempfile.gettempdir()).iterdir())
+    for _ in range(SOAK):
+        assert start(project).wait() == 0, (project / "log").read_text()[-5000:]
+        assert not running(project)
+        left = {file for file in Path(tempfile.gettempdir()).iterdir() if not file.name.startswith("pytest")} - left_before
+        assert not left
+        prune = [sys.executable, "scripts/prune.py", "--yes"]
+        subprocess.run(prune, cwd=project, check=True, capture_output=True, env=environment(project))
+        sizes.append(sum(file.lstat().st_size for file in project.rglob("*") if "__pycache__" not in file.parts))
+        line, value = chance.choice(
+            [("  width: ", chance.randrange(32, 65, 8)), ("profiling: {runs: ", chance.randrange(1, 4))]
+        )
+        params.write_text(re.sub(rf"^{line}\d+", f"{line}{value}", params.read_text(), flags=re.MULTILINE))
+    assert max(sizes) < 1.1 * sizes[0], sizes

@@ -1,6 +1,9 @@
 """A whole study in miniature: every method is made, found again, and the same in whatever order it is made."""
 
+import gc
+
 import numpy as np
+import psutil
 import pytest
 import tiny
 import torch
@@ -380,3 +383,18 @@ def test_a_renamed_expert_trains_nothing_anew(made, monkeypatch):
     assert list(study.params.experts) == ["vit", "align"]
     for method, result in made[1].items():
         assert study.evaluate(method.replace("clip", "vit"), "vehicles", 0).mAP == result.mAP
+
+
+def test_opening_a_study_again_and_again_leaks_neither_files_nor_memory(made):
+    file, _ = made
+    process, seen = psutil.Process(), []
+    for _ in range(12):
+        study = open_study(file)
+        study.evaluate("moe:soft", "vehicles", 0)
+        study.model("student", "vehicles", 0)
+        study.pixels("vehicles", "gallery")
+        del study
+        gc.collect()
+        seen.append((process.num_fds(), process.memory_info().rss / 1e6))
+    files, memory = zip(*seen[2:])  # the first ones fill caches
+    assert len(set(files)) == 1 and memory[-1] - memory[0] < 20, seen
