@@ -21,7 +21,7 @@ def retrieval_examples(
     found = study.evaluate(method, dataset, seed)
     examples = _spread(found.ap, rows)
     places = np.flatnonzero(found.valid)[examples]
-    order, correct = _ranked(study, method, dataset, seed, places, k)
+    order, correct = ranked(study, method, dataset, seed, places, k)
     frames = study.dataset(dataset)
     asked = frames.query.iloc[places].assign(ap=found.ap[examples]).reset_index(drop=True)
     return asked, frames.gallery.reset_index(drop=True), order, correct
@@ -49,7 +49,7 @@ def comparison_lists(
     for method in (student, teacher):
         found = study.evaluate(method, dataset, seed)
         places, aps[method] = np.flatnonzero(found.valid), found.ap
-        orders[method], hits[method] = _ranked(study, method, dataset, seed, places, k)
+        orders[method], hits[method] = ranked(study, method, dataset, seed, places, k)
     errs, knows = ~hits[student][:, 0], hits[teacher][:, 0]
     disagreed = np.flatnonzero(errs & knows)
     shown = disagreed[_spread(aps[student][disagreed], rows)]
@@ -68,9 +68,7 @@ def _spread(ap: np.ndarray, rows: int) -> np.ndarray:
     return ranking[np.linspace(0, len(ap) - 1, min(rows, len(ap))).round().astype(int)]
 
 
-def _ranked(
-    study: Study, method: str, dataset: str, seed: int, places: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def ranked(study: Study, method: str, dataset: str, seed: int, places: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The first k of the gallery, without what the protocol ignores, for the queries at `places`; whether correct."""
     query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
     query = EmbeddingSet(query.features[places], query.pid[places], query.camid[places])

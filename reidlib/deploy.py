@@ -1,24 +1,27 @@
 """A trained student where there is no torch: one ONNX file with everything inside, in float32 or int8.
 
-    export(model, "student.onnx")                        uint8 [B, 3, H, W] of any size in, unit vectors [B, D] out
-    quantize("student.onnx", "student-int8.onnx", pictures)
-    OnnxNetwork("student.onnx")(pictures)                as a network of torch, for comparing and measuring
-
-Needs the packages onnx, onnxscript and onnxruntime (the extra `deploy`).
+export(model, "student.onnx")                        uint8 [B, 3, H, W] of any size in, unit vectors [B, D] out
+quantize("student.onnx", "student-int8.onnx", pictures)
+OnnxNetwork("student.onnx")(pictures)                as a network of torch, for comparing and measuring
 """
 
 import copy
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn.functional import normalize
 
 from reidlib.models import Embedder, deployed
+from reidlib.profiling import interleaved
 from reidlib.released import read_released
+from reidlib.retrieval import EmbeddingSet, evaluate
+from reidlib.training import Machine, embed
 
 CALIBRATION = 256  # pictures that show int8 which values occur; more change nothing that can be measured
 
@@ -115,6 +118,7 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         import onnxruntime
 
+        self.file = Path(file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
@@ -128,6 +132,46 @@ class OnnxNetwork(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         (embeddings,) = self.session.run(None, {"images": images.cpu().numpy()})
         return torch.from_numpy(embeddings)
+
+
+def comparison(
+    networks: dict[str, nn.Module],
+    query: EmbeddingSet,
+    gallery: EmbeddingSet,
+    pixels: dict[str, np.ndarray],
+    runs: int = 20,
+) -> pd.DataFrame:
+    """What networks of one student are worth beside each other: a row each, in turns where time is measured.
+
+    networks: by what to call them; the first is what the others are compared with. query, gallery: of any features, for
+    their identities and cameras. pixels: of "query" and "gallery", uint8 [N, 3, h, w].
+
+    Columns network, mAP (%), rank-1 (%), cosine (to the first network's embeddings: the least and the mean), latency (ms, of one
+    picture, median over the runs), size (MB, of the file; of a network of torch, of its weights).
+    """
+    machine, rows, first = Machine("cpu"), [], None
+    one = tensor(pixels["query"][:1])
+    with torch.inference_mode():
+        seconds = interleaved({name: partial(network, one) for name, network in networks.items()}, runs, one.device)
+    for name, network in networks.items():
+        found = {part: embed(network, pixels[part], machine) for part in ("query", "gallery")}
+        first = found if first is None else first
+        cosine = torch.nn.functional.cosine_similarity(*(torch.from_numpy(x["gallery"]) for x in (found, first)))
+        scores = evaluate(
+            *(EmbeddingSet(found[part], of.pid, of.camid) for part, of in (("query", query), ("gallery", gallery)))
+        )
+        size = (
+            network.file.stat().st_size if isinstance(network, OnnxNetwork) else sum(p.nbytes for p in network.parameters())
+        )
+        rows.append((name, 100 * scores.mAP, 100 * scores.cmc[0], f"{cosine.min():.4f}, {cosine.mean():.4f}",
+                     1e3 * np.median(seconds[name]), size / 1e6))  # fmt: skip
+    columns = ["network", "mAP (%)", "rank-1 (%)", "cosine, least and mean", "latency (ms)", "size (MB)"]
+    return pd.DataFrame(rows, columns=columns).round({"mAP (%)": 1, "rank-1 (%)": 1, "latency (ms)": 2, "size (MB)": 2})
+
+
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    """Pictures uint8 [N, 3, h, w] of a store as a network takes them."""
+    return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
 def open_network(file: str | Path, threads: int = 1) -> nn.Module:

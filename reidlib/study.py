@@ -138,13 +138,13 @@ class Study:
         arrays = self.store.arrays(self.plan.evaluation(method, train, test or train, seed))
         return Evaluation(**arrays | {name: float(arrays[name][0]) for name in ("mAP", "mINP")})
 
-    def gate_weights(self, gate: str, dataset: str, seed: int) -> pd.DataFrame:
-        """The gate's weights for the gallery: its columns (path, pid, camid, type, ...) and one for each expert."""
-        unit = self.plan.embeddings(Moe(gate=gate), dataset, seed, dataset, "gallery")
+    def gate_weights(self, gate: str, dataset: str, seed: int, part: str = "gallery") -> pd.DataFrame:
+        """The gate's weights for a part: its columns (path, pid, camid, type, ...) and one for each expert."""
+        unit = self.plan.embeddings(Moe(gate=gate), dataset, seed, dataset, part)
         parts = [torch.from_numpy(x) for x in measuring.expert_embeddings(unit, self.store)]
         with torch.inference_mode():
             weights = making.load_gate(unit.parents["gate"], self.store).weights(parts).numpy()
-        frame = self.plan.data.frame(dataset, "gallery").reset_index(drop=True)
+        frame = self.plan.data.frame(dataset, part).reset_index(drop=True)
         return frame.join(pd.DataFrame(weights, columns=list(self.params.experts)))
 
     def costs(self, configuration: str = "") -> pd.DataFrame:

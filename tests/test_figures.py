@@ -288,6 +288,14 @@ def test_cmc_curves_differ_by_more_than_colour():
     assert len(lines[0].get_xdata()) == 20 and lines[0].get_ydata()[0] == 50
 
 
+def test_search_lists_show_each_query_and_its_answers_with_their_similarity(frame):
+    paths = frame["path"].tolist()
+    rows = [(paths[q], rank, 1 - rank / 10, paths[q + rank]) for q in (0, 1) for rank in (1, 2, 3)]
+    figure = figures.search_lists(pd.DataFrame(rows, columns=["query", "rank", "similarity", "path"]), "title")
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert len(figure.axes[0].images) == 8 and words == ["query", *["0.90", "0.80", "0.70"] * 2]
+
+
 def test_ranked_lists_mark_right_and_wrong_without_colour(frame):
     order, correct = np.array([[0, 1, 2], [3, 4, 5]]), np.array([[True, False, True], [False, False, True]])
     figure = figures.ranked_lists(frame[:2].assign(ap=[0.25, 1.0]), frame, order, correct, "title")

@@ -1,7 +1,6 @@
 """The whole study at its smallest, as `make study STUDY=smoke` runs it: from nothing to the report."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -113,19 +112,25 @@ def test_tables_figures_and_provenance_are_written(project):
     assert (claims.verdict[claims.claim.str.contains("VeRi-776")] == "not measured").all()
 
 
-def test_the_quick_start_finds_what_the_study_has_made(project):
+@pytest.mark.parametrize(
+    "name, shown",
+    [("00_quickstart", ["mAP", "after re-ranking"]), ("09_deployment", ["ONNX, int8", "latency (ms)", "similarity"])],
+)
+def test_a_notebook_to_explore_finds_what_the_study_has_made(project, name, shown):
     before = content(project / "results/smoke")
-    notebook, done = "notebooks/00_quickstart.ipynb", project / "quickstart" / "00_quickstart.ipynb"
+    notebook, done = f"notebooks/{name}.ipynb", project / name / f"{name}.ipynb"
     command = [sys.executable, "scripts/execute.py", notebook, str(done), "-p", "study", "params/smoke.yaml"]
-    subprocess.run(command, cwd=project, check=True, env=os.environ | {"PYTHONPATH": str(project)})
-    printed = "".join(o.get("text", "") for c in nbformat.read(done, as_version=4).cells for o in c.get("outputs", ()))
-    assert "mAP" in printed and "after re-ranking" in printed
+    subprocess.run(command, cwd=project, check=True, env=environment(project))
+    outputs = [output for cell in nbformat.read(done, as_version=4).cells for output in cell.get("outputs", ())]
+    printed = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
+    assert all(word in printed for word in shown), printed
+    assert any("image/png" in output.get("data", {}) for output in outputs)
     assert content(project / "results/smoke") == before  # exploring changes nothing that is published
 
 
 def test_a_site_is_built_of_the_results(project):
     before = content(project / "results/smoke")
-    env = os.environ | {"PYTHONPATH": str(project)}
+    env = environment(project)
     subprocess.run([sys.executable, "scripts/report.py", "params/smoke.yaml", "made"], cwd=project, check=True, env=env)
     page = (project / "results/smoke/report/index.html").read_text()
     assert "not measured" in page and "figures" in page

@@ -1,16 +1,18 @@
 """A whole study in miniature: every method is made, found again, and the same in whatever order it is made."""
 
 import gc
+import re
 
 import numpy as np
 import psutil
 import pytest
 import tiny
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import nn
 
-from reidlib import agenda, making, measuring, params, sources
+from reidlib import agenda, browsing, making, measuring, params, sources
 from reidlib.data import DataError
 from reidlib.study import open_study
 from reidlib.training import OnlineTeacher
@@ -398,3 +400,19 @@ def test_opening_a_study_again_and_again_leaks_neither_files_nor_memory(made):
         seen.append((process.num_fds(), process.memory_info().rss / 1e6))
     files, memory = zip(*seen[2:])  # the first ones fill caches
     assert len(set(files)) == 1 and memory[-1] - memory[0] < 20, seen
+
+
+def test_ranked_lists_are_browsed_and_stand_still_where_nobody_can_click(made, monkeypatch):
+    study = open_study(made[0])
+    found = study.evaluate("moe:soft", "vehicles", 0)
+    worst, best = (browsing.view(study, "moe:soft", "vehicles", 0, order, 1, 3) for order in ("worst first", "best first"))
+    for figure, ap in ((worst, found.ap.min()), (best, found.ap.max())):
+        words = [text.get_text() for text in figure.axes[0].texts]
+        assert f"AP {100 * ap:.0f} %" in words and len(figure.axes[0].images) == 4
+        weights = re.search(r"clip ([01]\.\d\d), align ([01]\.\d\d); identity", figure.get_suptitle())
+        assert sum(map(float, weights.groups())) == pytest.approx(1, abs=0.011)
+    widget = browsing.browse(study, "vehicles", 0)
+    method, order, number = widget.children[0].children
+    assert method.value == "student+kd:moe" and number.max == found.n_valid and set(order.options) == set(browsing.ORDERS)
+    monkeypatch.setenv("REIDLIB_OUTPUT", "somewhere")
+    assert isinstance(browsing.browse(study, "vehicles", 0), Figure)

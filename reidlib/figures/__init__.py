@@ -4,5 +4,5 @@ from reidlib.figures.accuracy import ablation_bars, accuracy_bars, cmc_curves, c
 from reidlib.figures.cost import efficiency_bars, pareto
 from reidlib.figures.insight import dataset_statistics, embedding_map, gate_weights, training_curves
 from reidlib.figures.overview import method_overview
-from reidlib.figures.pictures import captioned_sheet, paired_lists, ranked_lists, sample_sheet
+from reidlib.figures.pictures import captioned_sheet, paired_lists, ranked_lists, sample_sheet, search_lists
 from reidlib.figures.style import save, write

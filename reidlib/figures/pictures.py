@@ -84,6 +84,25 @@ def ranked_lists(
 
 
 @styled
+def search_lists(found: pd.DataFrame, title: str = "") -> Figure:
+    """A row a query: its picture in a black frame, then who looks most like it, with the similarity; nobody knows who is right.
+
+    found: columns query, rank, similarity, path, see `folders.search`; the same number of answers to each query.
+    """
+    queries = list(dict.fromkeys(found["query"]))
+    columns = 1 + int(found["rank"].max())
+    width, height = _cell(columns, queries[0])
+    figure, axes = _sheet(columns, width, len(queries) * (height + WORDS), left=0.25, above=0.25)
+    for row, query in enumerate(queries):
+        box = lambda column: (column * width + GAP / 2, row * (height + WORDS) + WORDS, width - GAP, height)  # noqa: B023, E731
+        _show(axes, query, box(0), INK, **({"above": {"text": "query"}} if row == 0 else {}))
+        for answer in found[found["query"] == query].itertuples():
+            _show(axes, answer.path, box(answer.rank), above={"text": f"{answer.similarity:.2f}", "fontsize": 9})
+    figure.suptitle(title)
+    return figure
+
+
+@styled
 def paired_lists(comparison: "Disagreement") -> Figure:
     """Beside each query what two methods find, one above the other, ticked green or crossed red.
 
