@@ -108,13 +108,23 @@ def status(args) -> int:
     units = study.state()
     for unit in units.itertuples():
         if unit.kind not in MANY or unit.state != FINISHED:
-            print(f"{unit.state:10} {unit.unit}" + f"  ({unit.why})" * bool(unit.why))
+            why = unit.why or far(study.store.folder(study.plan.units()[unit.unit]))
+            print(f"{unit.state:10} {unit.unit}" + f"  ({why})" * bool(why))
     for kind in MANY:
         done = units[(units["kind"] == kind) & (units["state"] == FINISHED)]
         print(f"{FINISHED:10} {len(done)} of {(units['kind'] == kind).sum()} units of the kind {kind}")
     counts = units["state"].value_counts()
     print(f"{study.name}: {', '.join(f'{count} {state}' for state, count in counts.items())}")
     return 0
+
+
+def far(folder: Path) -> str:
+    """How far a training is that is half done; "" where none is."""
+    if not (folder / "history.csv").exists() or (folder / "unit.json").exists():
+        return ""
+    *_, last = (folder / "history.csv").read_text().split()
+    epoch, loss = last.split(",")[:2]
+    return f"epoch {epoch} is done, loss {float(loss):.3f}"
 
 
 def default_network() -> Path:

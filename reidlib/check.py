@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from importlib.util import find_spec
 
 import torch
 
@@ -23,6 +24,9 @@ def problems(study: Study) -> list[str]:
     found = [*_data(study), *_networks(study), *_peers(study)]
     if study.params.device == "cuda" and not torch.cuda.is_available():
         found.append("device: cuda, but torch finds no GPU here; set device to auto or cpu")
+    if study.params.tracker and find_spec(study.params.tracker) is None:
+        remedy = f"install it with .venv/bin/pip install {study.params.tracker}, or take tracker out of the params"
+        found.append(f"tracker: the package {study.params.tracker} is not installed: {remedy}")
     try:
         if study.params.profiling.paper:
             study.plan.costs("paper")

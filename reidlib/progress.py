@@ -1,15 +1,37 @@
-"""A training on its way: its bar, and the checkpoint it is carried on from. Nothing here changes a number, so that its code
-is in no unit's key (see reidlib.sources)."""
+"""A training on its way: its bar, its curves, and the checkpoint it is carried on from. Nothing here changes a number, so that
+its code is in no unit's key (see reidlib.sources)."""
 
 import hashlib
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 
 from reidlib.content import write_atomically
+
+_TRACKERS = []  # of accelerate, of the training that runs
+
+
+@contextmanager
+def tracked(by: str | None, folder: Path, label: str) -> Iterator[None]:
+    """While a unit is made, give each epoch's losses to a tracker (None: to none): "tensorboard" writes folder/<label>/."""
+    if by is None:
+        yield
+        return
+    from accelerate.tracking import TensorBoardTracker
+
+    tracker = TensorBoardTracker(label.replace("/", "-"), logging_dir=folder)
+    tracker.start()
+    _TRACKERS.append(tracker)
+    try:
+        yield
+    finally:
+        _TRACKERS.pop().finish()
 
 
 class Bar(tqdm):
@@ -28,17 +50,23 @@ class Bar(tqdm):
     def epoch(self, record: dict) -> None:
         """record: a row of the history, with "epoch" and "loss"."""
         self.set_postfix(epoch=f"{record['epoch']}/{self.epochs}", loss=f"{record['loss']:.3f}")
+        for tracker in _TRACKERS[-1:]:
+            tracker.log({name: value for name, value in record.items() if name != "epoch"}, step=record["epoch"])
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
     """checkpoint.pt of nested dictionaries of tensors and numbers, in place of the one before, whole: its sha256, 32 bytes,
-    and what torch.save writes."""
+    and what torch.save writes. Beside it history.csv, the epochs so far, for whoever wants to look."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
     write_atomically(
         Path(folder) / "checkpoint.pt", lambda path: path.write_bytes(hashlib.sha256(content).digest() + content)
     )
+    if "history" in state:
+        write_atomically(
+            Path(folder) / "history.csv", lambda path: pd.DataFrame(state["history"]).to_csv(path, index=False)
+        )
 
 
 def load_checkpoint(folder: Path) -> dict | None:

@@ -56,7 +56,7 @@ class Study:
     @cached_property
     def store(self) -> Store:
         name = f"{self.name}-validation" if self.validation else self.name
-        return Store(self.root / "artifacts", name, self.params.threads)
+        return Store(self.root / "artifacts", name, self.params.threads, self.params.tracker)
 
     @property
     def machine(self) -> Machine:
@@ -114,6 +114,12 @@ class Study:
         if unit is None:
             raise ValueError(f"{method} has no history: nothing in it is trained")
         return pd.read_csv(self.store.make(unit) / "history.csv")
+
+    def progress(self, method: str | Method, dataset: str, seed: int) -> pd.DataFrame:
+        """How far a training is, whoever runs it: its epochs so far as in `history`, empty before the first; nothing is made."""
+        unit = self.plan.network(method, dataset, seed)
+        file = self.store.folder(unit) / "history.csv" if unit else Path()
+        return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["epoch", "loss"])
 
     def pretraining_history(self, expert: str) -> pd.DataFrame:
         """How a miniature's pretraining went: epoch, loss."""

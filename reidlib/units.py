@@ -35,6 +35,7 @@ from safetensors.numpy import load_file, save_file
 from reidlib import processes, sources
 from reidlib.content import differences, digest, plain, write_atomically
 from reidlib.data.hashes import file_hashes
+from reidlib.progress import tracked
 from reidlib.provenance import now, origin
 
 FINISHED, HALF_DONE, MISSING, STALE = "finished", "half done", "missing", "stale"
@@ -91,11 +92,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class Store:
-    """The units below `root` (artifacts/), as one study asks for them. threads: that CPU work is done with."""
+    """The units below `root` (artifacts/), as one study asks for them. threads: that CPU work is done with; tracker: who is
+    given each training's curves, see `progress.tracked`."""
 
     root: Path
     study: str = "study"
     threads: int = 1
+    tracker: str | None = None
 
     def folder(self, unit: Unit) -> Path:
         return self.root / "units" / unit.kind / unit.key
@@ -209,7 +212,8 @@ class Store:
     def _make(self, unit: Unit, folder: Path) -> None:
         sources.refuse_edited(unit.dependencies["code"])
         start, resumed = time.perf_counter(), any(folder.glob("checkpoint*"))
-        arrays = unit.make(unit, self, folder)
+        with tracked(self.tracker if processes.first() else None, self.root / self.study / "tracked", unit.label):
+            arrays = unit.make(unit, self, folder)
         if processes.first():
             if arrays is not None:
                 arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}

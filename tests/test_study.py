@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import nn
 
-from reidlib import agenda, browsing, making, measuring, params, sources
+from reidlib import agenda, browsing, making, measuring, params, sources, training
 from reidlib.data import DataError
 from reidlib.study import open_study
 from reidlib.training import OnlineTeacher
@@ -416,3 +416,29 @@ def test_ranked_lists_are_browsed_and_stand_still_where_nobody_can_click(made, m
     assert method.value == "student+kd:moe" and number.max == found.n_valid and set(order.options) == set(browsing.ORDERS)
     monkeypatch.setenv("REIDLIB_OUTPUT", "somewhere")
     assert isinstance(browsing.browse(study, "vehicles", 0), Figure)
+
+
+def test_the_curves_of_a_training_can_be_seen_while_it_runs(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    changes = {"student.recipe": tiny.RECIPE | {"epochs": 3}, "ablations": None}
+    study = open_study(tiny.write(tmp_path, changes=changes, tracker="tensorboard"))
+    where, seen = ("student", "vehicles", 0), []
+    assert study.progress(*where).empty
+
+    def look(folder, state, save=training.save_checkpoint):
+        save(folder, state)
+        seen.append(study.progress(*where)["epoch"].tolist())
+
+    monkeypatch.setattr(training, "save_checkpoint", look)
+    unit = study.plan.network(*where)
+    plain = open_study(tiny.write(tmp_path, changes=changes)).plan.network(*where)
+    assert unit.key == plain.key  # whoever looks on changes nothing
+    study.store.make(unit)
+    assert seen == [[1], [1, 2]] and study.progress(*where).equals(study.history(*where))
+    [folder] = (tmp_path / "artifacts" / "tiny" / "tracked").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    losses = {event.step: event.value for event in events.Scalars("loss")}
+    assert folder.name == "student vehicles seed 0" and losses == pytest.approx(
+        dict(study.history(*where)[["epoch", "loss"]].values)
+    )

@@ -147,6 +147,9 @@ class StudyParams(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "no"
     threads: PositiveInt = Field(1, description="CPU threads a unit of work is made with: more or fewer round otherwise")
+    tracker: Literal["tensorboard"] | None = Field(
+        None, description="who is given the curves of trainings while they run, in artifacts/<study>/tracked"
+    )
     plugins: list[str] = Field([], description="Python files that add layouts, gates or terms, beside this file")
     publish_images: bool = Field(True, description="false: the data's terms forbid figures that show its pictures")
     data_root: str | None = Field(None, description="where data sets lie; REIDLIB_DATA goes first")
