@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -23,15 +24,22 @@ def tracked(by: str | None, folder: Path, label: str) -> Iterator[None]:
     if by is None:
         yield
         return
-    from accelerate.tracking import TensorBoardTracker
 
-    tracker = TensorBoardTracker(label.replace("/", "-"), logging_dir=folder)
-    tracker.start()
+    @cache
+    def tracker():  # not before the first epoch: most units are no trainings
+        from accelerate.tracking import TensorBoardTracker
+
+        started = TensorBoardTracker(label.replace("/", "-"), logging_dir=folder)
+        started.start()
+        return started
+
     _TRACKERS.append(tracker)
     try:
         yield
     finally:
-        _TRACKERS.pop().finish()
+        _TRACKERS.pop()
+        if tracker.cache_info().currsize:
+            tracker().finish()
 
 
 class Bar(tqdm):
@@ -51,7 +59,7 @@ class Bar(tqdm):
         """record: a row of the history, with "epoch" and "loss"."""
         self.set_postfix(epoch=f"{record['epoch']}/{self.epochs}", loss=f"{record['loss']:.3f}")
         for tracker in _TRACKERS[-1:]:
-            tracker.log({name: value for name, value in record.items() if name != "epoch"}, step=record["epoch"])
+            tracker().log({name: value for name, value in record.items() if name != "epoch"}, step=record["epoch"])
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
