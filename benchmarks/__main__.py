@@ -4,13 +4,14 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from benchmarks import loading, page, timing, training
+from benchmarks import loading, page, search, timing, training
 from reidlib.sources import PROJECT
 from reidlib.training import Machine
 
 CASES = {
     "evaluation": partial(timing.beside_peers, "evaluation"),
     "reranking": partial(timing.beside_peers, "reranking"),
+    "search": search.run,
     "loading": loading.run,
     "teacher": training.run_teacher,
     "training": training.run,

@@ -30,6 +30,7 @@ TITLES = {
     "evaluation": "Evaluation: from embeddings to mAP",
     "evaluation_large": "Evaluation with a gallery of a million",
     "reranking": "k-reciprocal re-ranking",
+    "search": "Searching a gallery",
     "loading": "From JPEG files to training batches",
     "teacher": "Distillation with a cached and with an online teacher",
     "training": "Training in the paper's configuration",
@@ -43,6 +44,9 @@ ABOUT = {
     "reranking": "Sizes are queries x gallery x dimensions; from the features on. The difference is the largest between "
     "two distances, and *apart* the share of the Q x G distances that differ by more than 1e-4: where two neighbours are "
     "as near as float32 can tell, one library takes the one and another the other.",
+    "search": "Sizes are queries x gallery x dimensions; the ten nearest to each of all queries at once, with one thread for every "
+    "method. *Found* is the share of the true ten that are among the answers, *of one camera* the same where only pictures of one "
+    "camera in six may be answers, a filter that is applied before the search. The index takes what its file takes.",
     "loading": "Sizes are numbers of files. Epoch 1 decodes and resizes; later epochs give shuffled, augmented batches of "
     "64: torchreid's normalised, reidlib's both as its networks take them (uint8, which they normalise where they run) and "
     "normalised too. Files are in the page cache for all alike.",
@@ -79,6 +83,11 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     times = zip(table["runs"], *(table[c] for c in TIMES))
     out["seconds"] = [f"{s:.3g} ({low:.3g} to {high:.3g})" if runs else "left out" for runs, s, low, high in times]
     out["runs"] = table["runs"]
+    if "recall" in table:
+        for name, column, form in (("found", "recall", "{:.3f}"), ("of one camera", "filtered", "{:.3f}"),
+                                   ("index (MB)", "index_mb", "{:,.0f}"), ("build (s)", "build_s", "{:,.1f}")):  # fmt: skip
+            out[name] = ["" if np.isnan(value) else form.format(value) for value in table[column]]
+        return out
     if table["items"].notna().any():
         out["pictures / s"] = [_number(rate) for rate in table["items"] / table["seconds"]]
         return out

@@ -49,7 +49,7 @@ class Gallery:
                 1, min(len(table) // 39, round(4 * len(table) ** 0.5))
             )  # 39 vectors a cell are what faiss wants to see
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
-            index.cp.seed = 0
+            index.cp.seed, index.cp.max_points_per_centroid = 0, 64  # more make it slower and hardly better
             index.nprobe = PROBED
             index.train(vectors)
         gallery = cls(index, table.drop(columns="embedding").iloc[:0], 0)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks import loading, page, peers, retrieval, timing, training
+from benchmarks import loading, page, peers, retrieval, search, timing, training
 from reidlib.training import Machine
 
 SETS = retrieval.draw("30x200x16")
@@ -82,3 +82,11 @@ def test_training_is_timed_with_teacher_and_without():
                 name
             ]
         )
+
+
+def test_searches_find_what_the_product_finds():
+    table = search.run(Machine("cpu"), quick=True)
+    assert (table.loc[table["method"].isin([retrieval.OURS, retrieval.PRODUCT]), "recall"] == 1).all()  # small, so exact
+    assert (table.loc[table["method"] == retrieval.OURS, "filtered"] == 1).all() and (table["recall"] > 0.8).all()
+    said = page.shown(table)
+    assert list(said.columns[-4:]) == ["found", "of one camera", "index (MB)", "build (s)"]
