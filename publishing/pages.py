@@ -4,10 +4,13 @@ Both are made of results and of the tables, figures and claims made of them; not
 marked, every page says so first.
 """
 
+import io
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import nbformat
@@ -72,7 +75,8 @@ def write_site(results: Results, published: Path, made: Path, site: Path) -> Pat
 
     published: the folder whose figures and notebooks are shown; made: one with tables, claims.csv and figures made anew of
     `results`, which go before the published ones. Both stay as they are.
-    Raises RuntimeError where Sphinx has anything to complain of; the former site stays then.
+    What Sphinx has to complain of is told with the notebook's name: a cell of one's own may hold a broken link, and the rest is
+    built all the same. Raises RuntimeError where nothing can be built; the former site stays then.
     """
     from sphinx.cmd.build import build_main  # here, for it takes a second and write_readme needs it not
 
@@ -97,7 +101,13 @@ def write_site(results: Results, published: Path, made: Path, site: Path) -> Pat
         (source / "provenance.md").write_text("\n\n".join(origin))
         words = [f"-D{key}={results.params.title}" for key in ("project", "html_title")]
         kept = ["-d", f"{scratch}/doctrees", "-c", str(SETTINGS)]
-        if build_main(["-q", "-W", "--keep-going", *words, *kept, str(source), str(html)]):
+        told, log = io.StringIO(), Path(scratch) / "warnings"
+        with redirect_stderr(told):
+            failed = build_main(["-q", "-w", str(log), *words, *kept, str(source), str(html)])
+        told = log.read_text() if log.exists() else told.getvalue()
+        for line in re.sub("\x1b\\[[0-9;]*m", "", told).replace(f"{source}/", "").splitlines():
+            print(f"site: {line}", file=sys.stderr)
+        if failed or not (html / "index.html").exists():
             raise RuntimeError(f"{site} was not rebuilt; see above what Sphinx says")
         shutil.rmtree(site, ignore_errors=True)
         shutil.copytree(html, site, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))

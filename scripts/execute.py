@@ -62,6 +62,8 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ["REIDLIB_OUTPUT"] = str(folder)
+    # the kernel of this interpreter, whatever else a user has by the name python3
+    os.environ |= {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}
     attempt = folder / f"{name}.running.ipynb"
     try:
         # sockets in a folder of this kernel's own: with TCP, two kernels that start at once may pick the same port

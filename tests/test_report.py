@@ -181,18 +181,50 @@ def test_what_is_edited_changes_and_what_is_gone_goes(tmp_path):
     assert not (study.folder / "report" / "notebooks" / "01_data.html").exists()
 
 
-@pytest.mark.parametrize("bad, said", [("$\\nonsense$", "nonsense"), ("[there](nowhere.md)", "nowhere.md")])
-def test_a_bad_page_is_told_and_the_former_site_stays(tmp_path, capfd, bad, said):
+@pytest.mark.parametrize(
+    "bad, said",
+    [
+        ("$\\nonsense$", "nonsense"),
+        ("[there](nowhere.md)", "nowhere.md"),
+        ("#### Three levels too deep", "header level"),
+        ("![pasted](attachment:image.png)", "attachment"),
+    ],
+)
+def test_a_cell_of_ones_own_is_told_and_the_rest_is_built(tmp_path, capfd, bad, said):
+    study = fill(tmp_path)
+    cells = [new_markdown_cell(f"# 3. Bad\n\n{bad}\n\nAnd so on.")]
+    nbformat.write(new_notebook(cells=cells), study.folder / "notebooks" / "03_bad.ipynb")
+    site(study)
+    told = capfd.readouterr().err
+    assert said in told.lower() and "site: notebooks/03_bad.ipynb" in told and "/source/" not in told
+    assert "And so on." in page(study, "notebooks/03_bad").text and page(study).text
+
+
+@pytest.mark.parametrize(
+    "kind, data",
+    [
+        ("plotly", {"application/vnd.plotly.v1+json": {"data": []}, "text/plain": "Figure"}),
+        ("altair", {"application/vnd.vegalite.v5+json": {"mark": "bar"}, "text/plain": "alt.Chart(...)"}),
+        ("nothing that is known", {"application/x-own": "a"}),
+    ],
+)
+def test_an_output_that_no_page_can_show_stops_nothing(tmp_path, kind, data):
+    study = fill(tmp_path)
+    output = nbformat.v4.new_output("display_data", data=data)
+    cells = [new_markdown_cell("# 3. Own"), nbformat.v4.new_code_cell("show()", outputs=[output], execution_count=1)]
+    nbformat.write(new_notebook(cells=cells), study.folder / "notebooks" / "03_own.ipynb")
+    site(study)
+    assert "show()" in page(study, "notebooks/03_own").text
+
+
+def test_the_former_site_stays_where_none_can_be_built(tmp_path, monkeypatch):
     study = fill(tmp_path)
     former = study.folder / "report" / "index.html"
     former.parent.mkdir()
     former.write_text("the former site")
-    cells = [new_markdown_cell(f"# 3. Bad\n\n{bad}")]
-    nbformat.write(new_notebook(cells=cells), study.folder / "notebooks" / "03_bad.ipynb")
+    monkeypatch.setattr(report, "SETTINGS", tmp_path)  # where there are none
     with pytest.raises(RuntimeError, match="not rebuilt"):
         site(study)
-    told = capfd.readouterr().err
-    assert said in told and "03_bad" in told
     assert former.read_text() == "the former site"
 
 

@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -70,3 +71,29 @@ def test_nodes_of_two_studies_run_at_once(project):
     assert sorted(p.name for p in project.glob("*-*")) == sorted(
         f"{study}-{node}" for study in ("smoke", "twin") for node in ("01_data", "02_experts-align", "02_experts-clip")
     )
+
+
+def test_a_users_own_kernel_by_the_same_name_is_not_taken(project, monkeypatch):
+    for folder in (project / "own/kernels/python3", project / "home/.local/share/jupyter/kernels/python3"):
+        folder.mkdir(parents=True)
+        (folder / "kernel.json").write_text('{"argv": ["false"], "display_name": "mine", "language": "python"}')
+    cell = nbformat.v4.new_code_cell("import sys; print(sys.prefix)")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[cell], metadata={"language_info": {"name": "python"}}), project / "a.ipynb"
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(project / "own"))
+    monkeypatch.setenv("HOME", str(project / "home"))
+    command = [sys.executable, "scripts/execute.py", "a.ipynb", "done/a.ipynb"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0 and f"[a] {sys.prefix}" in done.stdout, done.stderr
+
+
+def test_a_kernel_that_is_killed_is_told_with_what_to_do(project):
+    cell = nbformat.v4.new_code_cell("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[cell], metadata={"language_info": {"name": "python"}}), project / "a.ipynb"
+    )
+    command = [sys.executable, "scripts/execute.py", "a.ipynb", "done/a.ipynb"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "[a] its kernel was killed from outside, most often by the system for want of memory" in done.stderr
