@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def plain(content):
     return json.loads(
         json.dumps(content, default=lambda x: x.model_dump(mode="json") if isinstance(x, BaseModel) else str(x))
     )
+
+
+def folder_name(label: str) -> str:
+    """A unit's label as a name of a file or folder."""
+    return re.sub("[:/ ]", "-", label)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

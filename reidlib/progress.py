@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from reidlib.content import write_atomically
+from reidlib.content import folder_name, write_atomically
 
 _TRACKERS = []  # of accelerate, of the training that runs
 
@@ -29,7 +29,7 @@ def tracked(by: str | None, folder: Path, label: str) -> Iterator[None]:
     def tracker():  # not before the first epoch: most units are no trainings
         from accelerate.tracking import TensorBoardTracker
 
-        started = TensorBoardTracker(label.replace("/", "-"), logging_dir=folder)
+        started = TensorBoardTracker(folder_name(label), logging_dir=folder)
         started.start()
         return started
 

@@ -9,7 +9,6 @@ with a line that changed since. The record names the commit, and what is made of
 
 import dataclasses
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from reidlib import processes
-from reidlib.content import differences, plain, write_atomically
+from reidlib.content import differences, folder_name, plain, write_atomically
 from reidlib.data.hashes import file_hashes
 from reidlib.making import untrained
 from reidlib.units import Store, Unit
@@ -26,7 +25,7 @@ from reidlib.units import Store, Unit
 
 def file_of(unit: Unit, folder: Path) -> Path:
     """Where a trained network lies among those in `folder`."""
-    return folder / (re.sub("[:/ ]", "-", unit.label) + ".safetensors")
+    return folder / f"{folder_name(unit.label)}.safetensors"
 
 
 def ship(unit: Unit, store: Store, folder: Path) -> Path:

@@ -14,7 +14,6 @@ where it was made: the machine, the packages' versions, and the number of proces
 import errno
 import json
 import os
-import re
 import shutil
 import socket
 import sys
@@ -33,7 +32,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from reidlib import processes, sources
-from reidlib.content import differences, digest, plain, write_atomically
+from reidlib.content import differences, digest, folder_name, plain, write_atomically
 from reidlib.data.hashes import file_hashes
 from reidlib.progress import tracked
 from reidlib.provenance import now, origin
@@ -238,7 +237,7 @@ class Store:
 
     def before(self, unit: Unit) -> Path:
         """The link to the unit that the study last had by this name."""
-        return self.root / self.study / "units" / re.sub("[:/ ]", "-", unit.label)
+        return self.root / self.study / "units" / folder_name(unit.label)
 
     def _link(self, unit: Unit) -> None:
         """Links to a finished unit and to all it is made from, which another may have made: none is that one's alone."""

@@ -69,8 +69,7 @@ def main() -> int:
         # sockets in a folder of this kernel's own: with TCP, two kernels that start at once may pick the same port
         with tempfile.TemporaryDirectory() as sockets:
             papermill.execute_notebook(
-                str(args.notebook),
-                str(attempt),
+                *(re.sub("([{}])", r"\1\1", str(path)) for path in (args.notebook, attempt)),  # papermill formats paths
                 dict(args.parameters),
                 progress_bar=False,
                 kernel_name="python3",

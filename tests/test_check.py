@@ -2,6 +2,7 @@
 
 import http.server
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -188,6 +189,7 @@ def web(monkeypatch):
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize(

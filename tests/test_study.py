@@ -439,6 +439,6 @@ def test_the_curves_of_a_training_can_be_seen_while_it_runs(tmp_path, monkeypatc
     [folder] = (tmp_path / "artifacts" / "tiny" / "tracked").iterdir()
     events = EventAccumulator(str(folder)).Reload()
     losses = {event.step: event.value for event in events.Scalars("loss")}
-    assert folder.name == "student vehicles seed 0" and losses == pytest.approx(
+    assert folder.name == "student-vehicles-seed-0" and losses == pytest.approx(
         dict(study.history(*where)[["epoch", "loss"]].values)
     )

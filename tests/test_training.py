@@ -108,7 +108,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         fit(broken, tmp_path / "b", recipe, batches=Broken(coloured(), LABELS, recipe, 0))
     assert (tmp_path / "b" / "checkpoint.pt").exists()
-    assert [f.name for f in (tmp_path / "b").iterdir()] == ["checkpoint.pt"]
+    assert sorted(f.name for f in (tmp_path / "b").iterdir()) == ["checkpoint.pt", "history.csv"]
 
     seen = []
 

@@ -66,6 +66,7 @@ def test_the_slurm_profile_says_what_each_node_of_each_study_needs(project):
 def test_nodes_of_two_studies_run_at_once(project):
     (project / "scripts").unlink()
     (project / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "orphans.py", project / "scripts")
     (project / "scripts" / "execute.py").write_text(MEET)
     snakemake(project, "--cores", "4", "--until", "experts", "--config", "study=smoke twin")
     assert sorted(p.name for p in project.glob("*-*")) == sorted(

@@ -65,7 +65,8 @@ def _check_split(dataset: Dataset, split: str, notes: list[str], problems: list[
             what = "which here means a distractor, for the gallery alone; number identities from 1"
             problems.append(f"{split}: {zeros} images have the identity 0, {what}")
         frame = frame[frame["pid"] > 0]
-    frame = frame.assign(path=[os.path.join(dataset.root, str(path)) for path in frame["path"]]).reset_index(drop=True)
+    paths = [os.path.join(dataset.root, str(path)) for path in frame["path"]]
+    frame = frame.assign(path=pd.Series(paths, frame.index, dtype=object)).reset_index(drop=True)
     if not len(frame):
         problems.append(f"{split} has no images")
     if missing_files := [path for path in frame["path"] if not os.path.isfile(path)]:

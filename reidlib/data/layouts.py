@@ -137,7 +137,9 @@ def _read_split(layout: Folders, folder: Path, split: str, notes: list[str], pro
     if twice := [n for n in names if stems[os.path.splitext(n)[0]] > 1]:
         problems.append(f"{len(twice)} images in {images.name} differ by extension alone: {first_five(twice)}")
     rows = [(str(images / n), int(matches[n][1]), int(matches[n][2])) for n in names if matches[n]]
-    return pd.DataFrame(rows, columns=["path", "pid", "camid"])
+    # paths as objects: a name may hold bytes that are no UTF-8, which pandas' strings in Arrow can't
+    frame = pd.DataFrame(rows, columns=["path", "pid", "camid"], dtype=object)
+    return frame.assign(**frame[["pid", "camid"]].infer_objects())
 
 
 def _add_labels(dataset: Dataset) -> None:

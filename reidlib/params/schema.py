@@ -1,6 +1,7 @@
 """The schema of params/*.yaml: keys, types, what they mean, and what can't be."""
 
 import difflib  # noqa: I001
+from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -210,7 +211,7 @@ class StudyParams(Strict):
     @field_validator("shipped")
     @classmethod
     def inside(cls, folder):
-        if folder and ".." in folder.split("/"):
+        if folder and ".." in PurePosixPath(folder).parts:
             raise ValueError("a folder of the project, so '..' can't stand in its path")
         return folder
 
