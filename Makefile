@@ -4,12 +4,14 @@ STUDY ?= demo
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BASE_PYTHON ?= python3
 PYTHON = .venv/bin/python
+COMPARED = artifacts/$(STUDY)/compared/10_comparison.ipynb
 
 .PHONY: help install study report status check lint test benchmark lab lock clean prune
 
 help:
 	@echo "make study [STUDY=demo]   run a study to its end: params/<STUDY>.yaml -> results/<STUDY>/"
 	@echo "make report [STUDY=demo]  a site of its results to browse: results/<STUDY>/report/index.html"
+	@echo "     [WITH=HEAD~9:results/demo]  and a page that compares it with others: a params file, a folder, or a commit's folder"
 	@echo "make check [STUDY=demo]   only say whether data and weights are there"
 	@echo "make lab                  JupyterLab on the notebooks"
 	@echo "make test                 the tests; make lint: the code's form (ruff)"
@@ -37,7 +39,8 @@ study: check
 report: install
 	@test -f results/$(STUDY)/results.csv || { echo "results/$(STUDY)/results.csv is missing: run make study STUDY=$(STUDY) first" >&2; exit 1; }
 	@$(PYTHON) scripts/execute.py notebooks/08_report.ipynb artifacts/$(STUDY)/report/08_report.ipynb -p study params/$(STUDY).yaml
-	@$(PYTHON) scripts/report.py params/$(STUDY).yaml artifacts/$(STUDY)/report
+	@$(if $(WITH),$(PYTHON) scripts/execute.py notebooks/10_comparison.ipynb $(COMPARED) -p study params/$(STUDY).yaml -p other "$(WITH)")
+	@$(PYTHON) scripts/report.py params/$(STUDY).yaml artifacts/$(STUDY)/report $(if $(WITH),$(COMPARED))
 
 status: install
 	@$(PYTHON) -m reidlib status params/$(STUDY).yaml
@@ -49,7 +52,7 @@ lint: install
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .
 
 test: install
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # peers are those that .venv has: results/benchmarks/README.md says how to add them. No bars are drawn while the clock runs.
 benchmark: install

@@ -70,11 +70,11 @@ def write_readme(results: Results, folder: Path) -> Path:
     return path
 
 
-def write_site(results: Results, published: Path, made: Path, site: Path) -> Path:
+def write_site(results: Results, published: Path, made: Path, site: Path, more: Sequence[Path] = ()) -> Path:
     """A static site of the same, with a page for each notebook, in the folder `site`. Returns its index.html.
 
     published: the folder whose figures and notebooks are shown; made: one with tables, claims.csv and figures made anew of
-    `results`, which go before the published ones. Both stay as they are.
+    `results`, which go before the published ones. Both stay as they are. more: further executed notebooks, a page each.
     What Sphinx has to complain of is told with the notebook's name: a cell of one's own may hold a broken link, and the rest is
     built all the same. Raises RuntimeError where nothing can be built; the former site stays then.
     """
@@ -90,7 +90,7 @@ def write_site(results: Results, published: Path, made: Path, site: Path) -> Pat
         if (ledger / "claims.csv").is_file():
             shutil.copy(ledger / "claims.csv", source)
         box = "\n".join(["```{warning}", *(f"* {mark}" for mark in results.marks), "```"]) if results.marks else ""
-        notebooks = _notebooks(published)
+        notebooks = [*_notebooks(published), *more]
         for file in notebooks:
             nbformat.write(_for_readers(file, box), source / "notebooks" / file.name)
         pages = [f"notebooks/{file.stem}" for file in notebooks] + ["provenance"]
@@ -127,6 +127,9 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
     for name in sorted(tables, key=lambda name: list(TABLES).index(name) if name in TABLES else len(TABLES)):
         # the note stands under every table, for whoever takes one elsewhere; here once is enough
         lines += [f"### {TABLES.get(name, name)}", tables[name].replace(f" {note}\n", "\n").strip()]
+        files = {"CSV": f"tables/{name}.csv", "LaTeX": f"tables/{name}.tex"}
+        links = [f"[{kind}]({file})" for kind, file in files.items() if (folder / file).is_file()]
+        lines += [f"As a file: {', '.join(links)}"] * bool(links)
     figures = sorted((folder / "figures").glob(f"*{suffix}"))
     lines += ["## Figures"] * bool(figures)
     for heading, begins in FIGURES.items():

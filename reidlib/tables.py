@@ -4,6 +4,7 @@
 `gathering.accuracy` and `gathering.evaluations`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -192,12 +193,15 @@ def _points(comparison: Sequence[float] | None) -> str:
 # as files
 
 
-def write_table(results: Results, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True) -> pd.DataFrame:
+def write_table(
+    results: Results, name: str, table: pd.DataFrame, caption: str, own_networks: bool = True, best: bool = False
+) -> pd.DataFrame:
     """tables/<name>.csv, .md and .tex in `results.output`, the latter two with caption and the study's note; -> `table`.
 
     An empty table is not written, and a former one by its name is removed.
     results: or a study, which knows its params and output too.
     own_networks: False where the numbers are not of the study's networks, so that title and note would mislead.
+    best: set each column's best value in bold in .md and .tex; for tables whose rows compete.
     """
     of_study = f"{title(results.params, caption)}. {results.params.remark}".strip()
     caption = of_study if own_networks else f"{caption}."
@@ -210,12 +214,30 @@ def write_table(results: Results, name: str, table: pd.DataFrame, caption: str, 
         return table
     folder.mkdir(parents=True, exist_ok=True)
     flat.to_csv(folder / f"{name}.csv")
+    marked = _best(flat) if best else flat.map(lambda _: False)
     flat = flat.map(lambda value: "" if pd.isna(value) else value)
-    (folder / f"{name}.md").write_text(f"{caption}\n\n{flat.to_markdown(disable_numparse=True)}\n")
+    bold = flat.where(~marked, "**" + flat.astype(str) + "**")
+    (folder / f"{name}.md").write_text(f"{caption}\n\n{bold.to_markdown(disable_numparse=True)}\n")
     plain = table.rename(index=_tex, columns=_tex).map(_tex)
+    plain = plain.where(~marked.to_numpy(), r"\textbf{" + plain.astype(str) + "}")
     latex = plain.to_latex(caption=_tex(caption), label=f"tab:{name}", position="tb", multicolumn_format="c", na_rep="")
     (folder / f"{name}.tex").write_text(latex)
     return table
+
+
+BETTER = {"mAP|rank-|mINP|throughput": max, "parameters|MACs|latency \\(|memory|file": min}  # by what a column is called
+
+
+def _best(table: pd.DataFrame) -> pd.DataFrame:
+    """Which values are the best of their column, of those where it is known what is better; all that print alike."""
+    marked = pd.DataFrame(False, table.index, table.columns)
+    for pattern, better in BETTER.items():
+        for column in (column for column in table if re.search(rf"(^| )({pattern})", column) and "% less" not in column):
+            numbers = (
+                table[column].astype(str).str.extract(r"^([+−-]?\d+(?:\.\d+)?)")[0].str.replace("−", "-").astype(float)
+            )
+            marked[column] = numbers == better(numbers.dropna(), default=np.nan)
+    return marked
 
 
 _ENCODER = UnicodeToLatexEncoder(unknown_char_policy="keep", unknown_char_warning=False)

@@ -14,6 +14,13 @@ def _forget():
         cached.cache_clear()
 
 
+def pytest_collection_modifyitems(items):
+    """A file's tests stay in one process, and those of the whole smoke study, which take longest, start first in another."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("smoke" if "smoke" in item.fixturenames else item.path.name))
+    items.sort(key=lambda item: "smoke" not in item.fixturenames)
+
+
 @pytest.fixture
 def edited(monkeypatch):
     """edited("reidlib.models", "old", "new"): from now on, hashes are taken as if the module said `new`."""

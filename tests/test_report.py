@@ -79,6 +79,8 @@ def fill(folder: Path) -> Results:
     table = f"Accuracy, percent. {NOTE}\n\n| | {wide} |\n|:--|{'--|' * 30}\n| Student |{' 81.0 ± 2.5 |' * 30}\n"
     (study.folder / "tables" / "main.md").write_text(table)
     (study.folder / "tables" / "cross_domain.md").write_text(table.replace("81.0", "53.7"))
+    for suffix in ("csv", "tex"):
+        (study.folder / "tables" / f"main.{suffix}").write_text(f"main as {suffix}")
     for name in ("accuracy", "ranked-student-people", "surprise"):
         Image.new("RGB", (20, 10)).save(study.folder / "figures" / f"{name}.png")
         (study.folder / "figures" / f"{name}.svg").write_text(SVG)
@@ -143,6 +145,20 @@ def test_front_page(built):
     assert len(soup.article.find_all("img")) == 3
     # a wide table lies in a box of its own, which scrolls
     assert all("table-wrapper" in table.parent["class"] for table in soup.article.find_all("table"))
+
+
+def test_a_table_can_be_had_as_a_file(built):
+    links = {link.text: link["href"] for link in page(built).article.find_all("a") if link.text in ("CSV", "LaTeX")}
+    assert {name: (built.folder / "report" / file).read_text() for name, file in links.items()} == {
+        "CSV": "main as csv", "LaTeX": "main as tex",
+    }  # fmt: skip
+
+
+def test_a_further_notebook_has_a_page(tmp_path):
+    study = fill(tmp_path)
+    nbformat.write(notebook("10. Side by side"), tmp_path / "10_comparison.ipynb")
+    report.write_site(study, study.folder, study.output, study.folder / "report", [tmp_path / "10_comparison.ipynb"])
+    assert "10. Side by side" in [link.text for link in page(study).select(".sidebar-tree a")]
 
 
 def test_notebooks_show_what_they_found_and_no_noise(built):

@@ -320,6 +320,22 @@ def test_what_kd_adds_by_epochs():
     assert tables.epochs_table(rows[~rows["method"].str.contains("epochs")], evaluations, 10).empty
 
 
+def test_the_best_of_a_column_is_in_bold_where_rows_compete(found):
+    table = pd.DataFrame({
+        ("people", "mAP"): ["81.0 ± 2.5", "9.9", "81.0 ± 0.1"], ("people", "what KD adds (points)"): ["+1.0", "", "−2.0"],
+        ("cost", "latency (ms)"): [20.0, 3.0, np.nan], ("cost", "latency IQR (ms)"): [0.1, 0.2, 0.3],
+        ("cost", "throughput (pictures/s)"): [10.0, 200.0, 30.0], ("cost", "parameters vs MoE (% less)"): [1.0, 2.0, 3.0],
+    }, index=["a", "b", "c"])  # fmt: skip
+    tables.write_table(found, "t", table, "T", best=True)
+    lines = [line for line in (found.output / "tables" / "t.md").read_text().splitlines() if line.startswith("| ")]
+    bold = [re.findall(r"\*\*(.*?)\*\*", line) for line in lines]
+    assert bold == [[], ["81.0 ± 2.5"], ["3.0", "200.0"], ["81.0 ± 0.1"]]
+    assert (found.output / "tables" / "t.tex").read_text().count(r"\textbf") == 4
+    assert "*" not in (found.output / "tables" / "t.csv").read_text()
+    tables.write_table(found, "t", table, "T")
+    assert "**" not in (found.output / "tables" / "t.md").read_text()
+
+
 def test_tables_carry_caption_and_note(found):
     table = tables.main_table(accuracy(["pixels", "student"]))
     assert tables.write_table(found, "main", table, "Accuracy") is table

@@ -1,6 +1,7 @@
 """Every figure of results, one function each: plain data in, a matplotlib Figure out."""
 
 from reidlib.figures.accuracy import ablation_bars, accuracy_bars, cmc_curves, cross_domain_heatmap, plateau
+from reidlib.figures.beside import side_by_side
 from reidlib.figures.cost import efficiency_bars, pareto
 from reidlib.figures.insight import dataset_statistics, embedding_map, gate_weights, training_curves
 from reidlib.figures.overview import method_overview
