@@ -120,12 +120,8 @@ def verdicts(first: Results, second: Results) -> pd.DataFrame:
     ledgers = []
     for which, results in {"first": first, "second": second}.items():
         ledger = claims(results)
-        on = (
-            ledger["basis"]
-            .str.split(": ")
-            .str[0]
-            .where(ledger["verdict"].ne("not measured") | ledger["measured"].notna(), "")
-        )
+        of_data = ledger["verdict"].ne("not measured") | ledger["measured"].notna()
+        on = ledger["basis"].str.extract("^(.*?):", expand=False).where(of_data, "")
         number = ledger["measured"].map(lambda value: "" if np.isnan(value) else f"{value:.1f}".replace("-", "−"))
         own = pd.DataFrame({"claim": ledger["claim"], "measured on": on, f"{which}: verdict": ledger["verdict"],
                             f"{which}: measured": number})  # fmt: skip
