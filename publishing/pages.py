@@ -16,10 +16,12 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from publishing.reference import guide, reference
 from reidlib import claims
 from reidlib.results import Results, stand_ins
+from reidlib.sources import PROJECT
 
-SETTINGS = Path(__file__).parents[1] / "report"  # Sphinx's
+SETTINGS = PROJECT / "report"  # Sphinx's
 TABLES = {  # by file name, in the order on the page; others follow
     "main": "Accuracy",
     "efficiency": "Efficiency",
@@ -94,9 +96,9 @@ def write_site(results: Results, published: Path, made: Path, site: Path, more: 
         for file in notebooks:
             nbformat.write(_for_readers(file, box), source / "notebooks" / file.name)
         pages = [f"notebooks/{file.stem}" for file in notebooks] + ["provenance"]
-        menu = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
+        menu = [_menu(pages), _menu(_reference(source), "To build on it")]
         verdict = lambda word: f"[{word}]{{.verdict .{word.replace(' ', '-')}}}"  # noqa: E731
-        (source / "index.md").write_text("\n\n".join([*_front(results, source, box, verdict, ".svg"), menu]))
+        (source / "index.md").write_text("\n\n".join([*_front(results, source, box, verdict, ".svg"), *menu]))
         origin = ["# Where it comes from", box, *_provenance(results.provenance)]
         (source / "provenance.md").write_text("\n\n".join(origin))
         words = [f"-D{key}={results.params.title}" for key in ("project", "html_title")]
@@ -112,6 +114,22 @@ def write_site(results: Results, published: Path, made: Path, site: Path, more: 
         shutil.rmtree(site, ignore_errors=True)
         shutil.copytree(html, site, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))
     return site / "index.html"
+
+
+def _menu(pages: Sequence[str], caption: str = "") -> str:
+    return "\n".join(["```{toctree}", ":hidden:", *[f":caption: {caption}"] * bool(caption), "", *pages, "```"])
+
+
+def _reference(source: Path) -> list[str]:
+    """Writes the how-tos and a page for each module below `source`. Their names, for the menu."""
+    found = reference(PROJECT / "reidlib")
+    (source / "reference").mkdir()
+    for name, text in found.items():
+        (source / "reference" / f"{name}.md").write_text(text)
+    (source / "guide.md").write_text(guide(PROJECT / "README.md"))
+    index = ["# reidlib, module by module", _menu([*found])]
+    (source / "reference" / "index.md").write_text("\n\n".join(index).replace(":hidden:\n", ""))
+    return ["guide", "reference/index"]
 
 
 def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str], str], suffix: str) -> list[str]:

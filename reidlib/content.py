@@ -50,7 +50,11 @@ def _sync(path: Path) -> None:
 
 
 def differences(before: dict, now: dict, within: str = "") -> list[str]:
-    """How two trees of params differ, key by key: "student.recipe.lr was 0.001, is 0.002"; both of `model_dump`."""
+    """How two trees of params differ, key by key: both of `model_dump`.
+
+    >>> differences({"student": {"lr": 0.001}}, {"student": {"lr": 0.002}})
+    ['student.lr was 0.001, is 0.002']
+    """
     found = []
     for key in {**before, **now}:
         name = f"{within}{key}"

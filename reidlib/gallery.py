@@ -30,6 +30,11 @@ class Gallery:
     """An index and its table; the table's row labels are the ids of the index, int64, and are never used again.
 
     Vectors are float32 of length 1, so that their product is the cosine.
+
+    >>> table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "camid": [1, 2], "embedding": [[1.0, 0.0], [0.6, 0.8]]})
+    >>> gallery = Gallery.build(table)
+    >>> gallery.search(np.array([[1.0, 0.0]]), top=1, where="camid != 1")[["path", "id"]].values.tolist()
+    [['b.jpg', 1]]
     """
 
     index: faiss.Index

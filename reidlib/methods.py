@@ -108,6 +108,9 @@ ELSEWHERE = "(elsewhere)"  # where a peer was trained, as results have it: no da
 def parse(text: "str | Method") -> Method:
     """The method that `text` names; a Method is returned as it is.
 
+    >>> parse("student+kd:moe/temperature=4")
+    Student(configuration=None, taught_by='moe', terms=None, temperature=4.0, teacher=None, size=None, epochs=None)
+
     Raises ValueError where it is none, saying what would be.
     """
     if isinstance(text, Method):
@@ -161,12 +164,20 @@ def _student_changes(given: dict[str, str], taught: bool) -> dict:
 
 
 def teacher(name: str) -> Method:
-    """The method that a teacher is: "moe" -> moe:soft, "clip" -> expert:clip."""
+    """The method that a teacher is.
+
+    >>> str(teacher("moe")), str(teacher("clip"))
+    ('moe:soft', 'expert:clip')
+    """
     return Moe(gate=ENSEMBLES[name]) if name in ENSEMBLES else Expert(name=name)
 
 
 def taught_by(method: str | Method) -> Student:
-    """The student that a method teaches: moe:soft -> student+kd:moe. Raises ValueError where it is no teacher."""
+    """The student that a method teaches. Raises ValueError where it is no teacher.
+
+    >>> str(taught_by("moe:soft"))
+    'student+kd:moe'
+    """
     method = parse(method)
     names = {teacher(name): name for name in ENSEMBLES} | ({method: method.name} if isinstance(method, Expert) else {})
     if method not in names:
@@ -183,7 +194,11 @@ _LABELS = {
 
 
 def label(method: str | Method) -> str:
-    """A method's name for readers: "expert:clip" -> "CLIP expert", "student/size=96" -> "Student, size = 96"."""
+    """A method's name for readers.
+
+    >>> label("expert:clip"), label("student/size=96")
+    ('CLIP expert', 'Student, size = 96')
+    """
     method = parse(method)
     name = method.name.upper() if method.name in ("clip", "align") else method.name
     unnamed = {

@@ -154,6 +154,13 @@ def test_a_table_can_be_had_as_a_file(built):
     }  # fmt: skip
 
 
+def test_how_tos_and_modules_have_pages(built):
+    assert "make study" in page(built, "guide").article.text
+    assert "REIDLIB_DATA" in page(built, "guide").article.text
+    text = page(built, "reference/retrieval").article.text
+    assert "Market-1501 protocol (Zheng et al. 2015)" in text and "def rerank(" in text
+
+
 def test_a_further_notebook_has_a_page(tmp_path):
     study = fill(tmp_path)
     nbformat.write(notebook("10. Side by side"), tmp_path / "10_comparison.ipynb")
@@ -163,7 +170,8 @@ def test_a_further_notebook_has_a_page(tmp_path):
 
 def test_notebooks_show_what_they_found_and_no_noise(built):
     menu = [link.text for link in page(built).select(".sidebar-tree a")]
-    assert menu == ["1. Title", "2. Title: clip", "8. Title", "Where it comes from"]
+    assert menu[:4] == ["1. Title", "2. Title: clip", "8. Title", "Where it comes from"]
+    assert menu[4:6] == ["How to", "reidlib, module by module"]
     soup = page(built, "notebooks/02_experts-clip")
     text = soup.article.text
     assert soup.h1.text.startswith("2. Title: clip")
@@ -282,7 +290,8 @@ def test_marks_stand_first_on_every_page(tmp_path, built):
     assert title.startswith("# ") and warning.startswith("> ") and all(mark in warning for mark in MARKS)
     site(study)
     pages = [str(file.relative_to(study.folder / "report").with_suffix("")) for file in
-             (study.folder / "report").rglob("*.html") if file.stem not in ("search", "genindex")]  # fmt: skip
+             (study.folder / "report").rglob("*.html") if file.stem not in ("search", "genindex", "guide")
+             and file.parent.name != "reference"]  # fmt: skip
     assert {"index", "provenance", "notebooks/01_data", "notebooks/08_report"} <= set(pages)
     for name in pages:
         box = page(study, name).select_one(".admonition.warning")

@@ -109,6 +109,12 @@ def evaluate(query: EmbeddingSet, gallery: EmbeddingSet, metric: str = "cosine",
     metric: "cosine" (1 - q.g of L2-normalised features) or "euclidean" (squared, of the features as they are, reckoned from
     the middle of the gallery so that nothing is lost where all lie far from 0), in float32 on the gallery's device. Beyond its arguments it takes some tens of MB, and a few numbers for each true match.
 
+    >>> query = EmbeddingSet([[1.0, 0.0]], pid=[7], camid=[1])
+    >>> gallery = EmbeddingSet([[0.9, 0.1], [0.8, 0.6], [0.0, 1.0]], pid=[8, 7, 7], camid=[2, 2, 1])
+    >>> found = evaluate(query, gallery)  # the last picture is of the query's own camera
+    >>> found.mAP, found.cmc[:2].tolist()
+    (0.5, [0.0, 1.0])
+
     Gallery entries with pid -1 are ignored; so are, for a query, those with its pid and its camid; queries with no
     match left don't count. Equal distances rank in gallery order.
 
