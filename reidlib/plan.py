@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib import agenda, making, measuring, params
+from reidlib import agenda, costing, making, measuring
 from reidlib.catalog import Catalog, folder
 from reidlib.content import digest
 from reidlib.data.hashes import file_hashes
@@ -18,7 +18,7 @@ from reidlib.encoders import builder
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
 from reidlib.methods import Expert, Method, Moe, Peer, Pixels, Start, Student, parse, teacher
-from reidlib.params import NetworkParams, Recipe, Runs, StudyParams
+from reidlib.params import NetworkParams, Recipe, StudyParams
 from reidlib.peers import peer_files
 from reidlib.shipped import in_place_of
 from reidlib.training import Machine
@@ -90,7 +90,7 @@ class Plan:
     def pretrained(self, expert: str) -> Unit:
         """A miniature, pretrained contrastively."""
         spec = self.params.experts[expert].encoder
-        inputs = {"encoder": spec, "plan": self.params.pretraining, **self._run}
+        inputs = {"encoder": spec, "plan": self.params.pretraining, **self.run_inputs}
         parents = {"captioned": self.captioned(spec.size)}
         label, given, place = f"pretrain {expert}", {"machine": self.machine}, f"experts.{expert}"
         return Unit("pretrained", label, making.make_pretrained, inputs, parents, given, (builder(spec),), place=place)
@@ -106,7 +106,8 @@ class Plan:
         return folder(self.root, "REIDLIB_WEIGHTS", self.params.weights_root, "weights")
 
     @property
-    def _run(self) -> dict:
+    def run_inputs(self) -> dict:
+        """What everything depends on that runs a network."""
         return {"precision": self.params.precision, "threads": self.params.threads}
 
     @_once
@@ -152,14 +153,9 @@ class Plan:
     def _picture_unit(self, kind: str, make: Callable, method: Method, dataset: str, seed: int, spec: NetworkParams,
                       parents: dict, place: str, more: dict | None = None, uses: tuple = ()) -> Unit:  # fmt: skip
         """A network that is trained on pictures."""
-        encoder, labels, precision = spec.encoder, self.data.labels(dataset), spec.precision or self.params.precision
-        inputs = {
-            "encoder": encoder.model_copy(update={"weights": None}),
-            "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
-            "size": encoder.size or self.data.size(dataset), "recipe": self._recipe(spec.recipe, dataset),
-            "identities": digest(labels.tolist()), "seed": seed, **self._run, "precision": precision, **(more or {}),
-        }  # fmt: skip
-        machine = Machine(self.params.device, precision)
+        encoder, labels, inputs = spec.encoder, self.data.labels(dataset), self._network_inputs(spec, dataset, seed)
+        inputs |= {"recipe": self._recipe(spec.recipe, dataset), "identities": digest(labels.tolist()), **(more or {})}
+        machine = Machine(self.params.device, inputs["precision"])
         given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": machine}
         parents = {"pixels": self.pixels(dataset, "train"), **parents}
         parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(spec.recipe.stages)}
@@ -171,16 +167,19 @@ class Plan:
         if method.name not in self.params.experts:
             raise self._no_method(method)
         spec = self.params.experts[method.name]
-        encoder, precision = spec.encoder, spec.precision or self.params.precision
-        parents = {"pretrained": self.pretrained(method.name)} if encoder.miniature else {}
-        inputs = {
-            "encoder": encoder.model_copy(update={"weights": None}),
-            "weights": weights_identity(encoder, self.weights_root, self.data.hash_cache),
-            "size": encoder.size or self.data.size(dataset), "seed": self.params.seeds[0], **self._run, "precision": precision,
-        }  # fmt: skip
-        given = {"encoder": encoder, "weights_root": self.weights_root}
-        uses = (builder(encoder),)
+        parents = {"pretrained": self.pretrained(method.name)} if spec.encoder.miniature else {}
+        inputs = self._network_inputs(spec, dataset, self.params.seeds[0])
+        given, uses = {"encoder": spec.encoder, "weights_root": self.weights_root}, (builder(spec.encoder),)
         return Unit("start", f"{method} {dataset}", making.load_start, inputs, parents, given, uses, kept=False)
+
+    def _network_inputs(self, spec: NetworkParams, dataset: str, seed: int) -> dict:
+        """What a network on pictures depends on before it is trained."""
+        return {
+            "encoder": spec.encoder.model_copy(update={"weights": None}),
+            "weights": weights_identity(spec.encoder, self.weights_root, self.data.hash_cache),
+            "size": spec.encoder.size or self.data.size(dataset), "seed": seed, **self.run_inputs,
+            "precision": spec.precision or self.params.precision,
+        }  # fmt: skip
 
     def _recipe(self, recipe: Recipe, dataset: str) -> Recipe:
         """On several data sets at once, as many steps as on the first one alone."""
@@ -193,7 +192,7 @@ class Plan:
         spec, labels = self.params.moe, self.data.labels(dataset)
         inputs = {
             "gate": gate, "width": spec.width, "balance": spec.balance.get(gate, 0.0),
-            "recipe": self._recipe(spec.recipe, dataset), "identities": digest(labels.tolist()), "seed": seed, **self._run,
+            "recipe": self._recipe(spec.recipe, dataset), "identities": digest(labels.tolist()), "seed": seed, **self.run_inputs,
         }  # fmt: skip
         given = {"labels": labels, "machine": self.machine}
         parents = self._features(self.params.experts, dataset, seed)
@@ -268,7 +267,7 @@ class Plan:
 
     def _embedded(self, network: Unit, label: str, pixels: dict, mirrored: bool) -> Unit:
         precision = network.inputs["precision"]
-        inputs = {"mirrored": mirrored, **self._run, "precision": precision}
+        inputs = {"mirrored": mirrored, **self.run_inputs, "precision": precision}
         given, parents = {"machine": Machine(self.params.device, precision)}, {"network": network, **pixels}
         return Unit("embeddings", label, measuring.make_embeddings, inputs, parents, given, (Machine,))
 
@@ -282,12 +281,12 @@ class Plan:
             raise self._no_method(method)
         return self.peers_root / self.params.peers[method.name].file
 
-    def _identity(self, peer: Path) -> list[str]:
+    def peer_identity(self, peer: Path) -> list[str]:
         return file_hashes(peer_files(peer), self.data.hash_cache)
 
     def _peer_embeddings(self, method: Peer, label: str, pixels: dict, mirrored: bool) -> Unit:
         file = self.peer_file(method)
-        inputs = {"mirrored": mirrored, "peer": self._identity(file), "threads": self.params.threads}
+        inputs = {"mirrored": mirrored, "peer": self.peer_identity(file), "threads": self.params.threads}
         make, place = measuring.make_peer_embeddings, f"peers.{method.name}"
         return Unit("embeddings", label, make, inputs, pixels, {"file": file}, place=place)
 
@@ -314,30 +313,4 @@ class Plan:
     @_once
     def costs(self, configuration: str = "") -> Unit:
         """What the networks cost at inference, see `configurations`."""
-        if configuration:
-            return self._paper_costs()
-        dataset, seed = agenda.ablated(self.params)[0], self.params.seeds[0]
-        wanted = agenda.measured(self.params)
-        networks = {f"network {method}": self.network(method, dataset, seed) for method in wanted}
-        parents = {"pictures": self.pixels(dataset, "query")} | {name: unit for name, unit in networks.items() if unit}
-        runs = Runs(runs=self.params.profiling.runs, batch=self.params.profiling.batch)
-        peers = {name: self.peer_file(parse(name)) for name in agenda.peers(self.params)}
-        identities = {name: self._identity(file) for name, file in peers.items()}
-        inputs = {"methods": wanted, "peers": identities, "runs": runs, **self._run}
-        given = {"experts": list(self.params.experts), "peers": peers, "machine": self.machine}
-        uses = (Machine, *(GATES[gate] for gate in self.params.moe.gates if gate in GATES))  # the router's is top1's
-        return Unit("costs", "costs", measuring.make_costs, inputs, parents, given, uses, place="profiling")
-
-    def _paper_costs(self) -> Unit:
-        paper = params.load(self.root / "params" / "paper.yaml")
-        router = paper.moe.router
-        networks = {f"expert:{name}": expert.encoder for name, expert in paper.experts.items()}
-        networks |= {"student": paper.student.encoder} | ({"moe:router": router.encoder} if router else {})
-        networks = {name: encoder.model_copy(update={"weights": None}) for name, encoder in networks.items()}
-        inputs = {
-            "networks": networks, "width": paper.moe.width, "size": next(iter(paper.datasets.values())).size,
-            "runs": self.params.profiling.paper, **self._run,
-        }  # fmt: skip
-        given = {"machine": self.machine}
-        uses = (Machine, GATES["soft"], GATES["top1"], *{builder(encoder) for encoder in networks.values()})
-        return Unit("costs", "costs of the paper's networks", measuring.make_paper_costs, inputs, {}, given, uses)
+        return costing.of_paper(self) if configuration else costing.of_study(self)
