@@ -211,7 +211,8 @@ class Store:
     def _make(self, unit: Unit, folder: Path) -> None:
         sources.refuse_edited(unit.dependencies["code"])
         start, resumed = time.perf_counter(), any(folder.glob("checkpoint*"))
-        with tracked(self.tracker if processes.first() else None, self.root / self.study / "tracked", unit.label):
+        tracking = tracked(self.tracker if processes.first() else None, self.root / self.study / "tracked", unit.label)
+        with tracking, torch.inference_mode(False), torch.enable_grad():  # whoever asks may need no gradients, training does
             arrays = unit.make(unit, self, folder)
         if processes.first():
             if arrays is not None:
