@@ -212,7 +212,11 @@ class Store:
         sources.refuse_edited(unit.dependencies["code"])
         start, resumed = time.perf_counter(), any(folder.glob("checkpoint*"))
         tracking = tracked(self.tracker if processes.first() else None, self.root / self.study / "tracked", unit.label)
-        with tracking, torch.inference_mode(False), torch.enable_grad():  # whoever asks may need no gradients, training does
+        with (
+            tracking,
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):  # whoever asks may need no gradients, training does
             arrays = unit.make(unit, self, folder)
         if processes.first():
             if arrays is not None:

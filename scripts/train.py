@@ -1,11 +1,18 @@
-"""Train a study's methods with several processes, a GPU each or all on the CPU; notebooks find them trained afterwards.
+"""Train a study's methods; notebooks find them trained afterwards.
 
-accelerate launch --multi_gpu --num_processes 2 scripts/train.py params/paper.yaml expert:clip --dataset veri776 --seed 0
+One method with several processes, a GPU each or all on the CPU:
+
+    accelerate launch --multi_gpu --num_processes 2 scripts/train.py params/paper.yaml expert:clip --dataset veri776 --seed 0
+
+All of a study, several at once on one GPU or CPU: what needs another's network waits for it.
+
+    python scripts/train.py params/paper.yaml --list | xargs -P 4 -L 1 python scripts/train.py params/paper.yaml
 """
 
 import argparse
+from itertools import product
 
-from reidlib import processes
+from reidlib import agenda, processes
 from reidlib.study import open_study
 
 
@@ -16,10 +23,17 @@ def main() -> None:
     parser.add_argument("--dataset", action="append", help="one of the study's; default: all")
     parser.add_argument("--seed", type=int, action="append", help="default: all of the study's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the params file")
+    parser.add_argument("--list", action="store_true", help="train nothing; a line for each training that is not finished")
     args = parser.parse_args()
     study = open_study(args.study, args.set)
+    datasets = args.dataset or agenda.trained(study.params)
+    if args.list:
+        for dataset, seed, method in product(datasets, args.seed or study.params.seeds, args.methods or study.methods):
+            unit = study.plan.network(method, dataset, seed)
+            if unit and not study.store.record(unit):
+                print(f"{method} --dataset {dataset} --seed {seed}")
+        return
     accelerator = study.machine.accelerator()
-    datasets = args.dataset or list(study.params.datasets)
     with accelerator.main_process_first():  # one process draws and hashes the pictures, the others find them
         for dataset in datasets:
             study.plan.data.bytes_hash(dataset, "train")

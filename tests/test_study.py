@@ -2,6 +2,9 @@
 
 import gc
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -19,6 +22,7 @@ from reidlib.training import OnlineTeacher
 from reidlib.units import FINISHED, MISSING, STALE
 
 torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
 
 
 def no_training(*args, **kwargs):
@@ -385,6 +389,18 @@ def test_a_renamed_expert_trains_nothing_anew(made, monkeypatch):
     assert list(study.params.experts) == ["vit", "align"]
     for method, result in made[1].items():
         assert study.evaluate(method.replace("clip", "vit"), "vehicles", 0).mAP == result.mAP
+
+
+def test_what_is_not_trained_yet_is_listed_as_train_takes_it(made):
+    file, found = made
+    command = [sys.executable, str(ROOT / "scripts/train.py"), str(file), "--list"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    trained = [
+        m
+        for m in found
+        if m.startswith(("expert", "student")) or m in ("moe:soft", "moe:top1", "moe:uniform", "moe:router")
+    ]
+    assert listed == [f"{method} --dataset people --seed 0" for method in trained]  # all of vehicles is there
 
 
 def test_opening_a_study_again_and_again_leaks_neither_files_nor_memory(made):
