@@ -52,7 +52,7 @@ lint: install
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .
 
 test: install
-	@$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	@$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # peers are those that .venv has: results/benchmarks/README.md says how to add them. No bars are drawn while the clock runs.
 benchmark: install

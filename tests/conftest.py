@@ -1,9 +1,12 @@
 """What several tests share: code that seems edited, and the smallest study with all of it made."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import tiny
+from filelock import FileLock
 from project import copy_to, snakemake
 
 
@@ -14,15 +17,12 @@ def _forget():
         cached.cache_clear()
 
 
+LONGEST = ("test_smoke.py", "test_interruptions.py")
+
+
 def pytest_collection_modifyitems(items):
-    """A file's tests stay in one process, and those of the whole smoke study, which take longest, start first in another."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("smoke" if _runs_smoke(item) else item.path.name))
-    items.sort(key=lambda item: not _runs_smoke(item))
-
-
-def _runs_smoke(item) -> bool:
-    return "smoke" in getattr(item, "fixturenames", ())  # examples in docstrings have none
+    """The files that take longest first: `make test` gives each file to the process that is free."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture
@@ -54,7 +54,16 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory) -> Path:
-    """A copy of the project, in a folder whose name has all that a name can have, after a run of the smoke study."""
-    project = copy_to(tmp_path_factory.mktemp("une étude [1] {of} mine, isn't it"))
-    (project / "log").write_text(snakemake(project))
+    """A copy of the project, in a folder whose name has all that a name can have, after a run of the smoke study.
+
+    One for all processes of the tests; undisturbed.csv are its results as they were before any test changed something.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    project = shared / "une étude [1] {of} mine, isn't it"
+    with FileLock(shared / "smoke.lock"):
+        if not project.exists():
+            log = snakemake(copy_to(project))
+            (project / "log").write_text(log)
+            shutil.copy(project / "results/smoke/results.csv", project / "undisturbed.csv")
     return project
