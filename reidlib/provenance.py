@@ -9,8 +9,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from reidlib.sources import PROJECT
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "accelerate", "numpy", "numba")
@@ -22,11 +20,14 @@ def origin() -> dict:
     commit, uncommitted changes: of the code, when it was first asked for. device: the GPU once this process has used
     one, else the CPU.
     """
-    return {**_code(), "device": device_name(torch.cuda.is_initialized()), "threads": torch.get_num_threads()}
+    import torch  # here, as below: who only asks for `code` has not to wait for it
+
+    return {**code(), "device": device_name(torch.cuda.is_initialized()), "threads": torch.get_num_threads()}
 
 
 @cache
-def _code() -> dict:
+def code() -> dict:
+    """The commit and the packages, of `origin`."""
     packages = {name: version(name) for name in PACKAGES}
     with suppress(PackageNotFoundError):
         packages["openvino"] = version("openvino")  # that peers run in
@@ -64,6 +65,8 @@ def _git(root: Path, *arguments: str) -> str | None:
 def device_name(gpu: bool = False) -> str:
     """The GPU or the CPU, e.g. "Intel Xeon Platinum 8488C"."""
     if gpu:
+        import torch
+
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None

@@ -18,12 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import papermill
-from nbclient.exceptions import DeadKernelError
 from orphans import when_orphaned
 from traitlets.config import Config
 
-from reidlib.provenance import now, origin
+from reidlib.provenance import code, now
 
 
 class Lines:
@@ -48,6 +46,11 @@ class Lines:
 
 
 def main() -> int:
+    # jsonschema's check of links: no notebook needs it, and loading it takes longer than loading all else
+    sys.modules["rfc3987_syntax"] = None
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("done", type=Path)
@@ -87,7 +90,7 @@ def main() -> int:
               "memory, or make fewer notebooks at once (make study CORES=1), and run it again; finished epochs are kept",
               file=sys.stderr)  # fmt: skip
         return 1
-    record = {"state": args.state, "parameters": dict(args.parameters), "finished": now(), "environment": origin()}
+    record = {"state": args.state, "parameters": dict(args.parameters), "finished": now(), "environment": code()}
     (folder / "made.json").write_text(json.dumps(record, indent=1))
     attempt.replace(args.done)
     print(f"[{name}] finished in {time.monotonic() - start:.0f} s", flush=True)
