@@ -40,7 +40,7 @@ def _card(study: Study, results: Results, method: Student, model: Embedder, spec
     for test in params.datasets:
         cell = str(method), wanted.dataset, test
         found = compare(of_seed, results.evaluations, lambda mAP: mAP, [cell])
-        own = of_seed[(of_seed[["method", "train_dataset", "test_dataset"]] == cell).all(axis=1)].set_index("metric")[
+        own = of_seed[(of_seed[["method", "train_dataset", "test_dataset"]] == list(cell)).all(axis=1)].set_index("metric")[
             "value"
         ]
         mAP, rank, low, high = (f"{100 * value:.1f}" for value in (own["mAP"], own["rank-1"], found.low, found.high))

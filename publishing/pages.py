@@ -116,8 +116,10 @@ def write_site(results: Results, published: Path, made: Path, site: Path, more: 
     return site / "index.html"
 
 
-def _menu(pages: Sequence[str], caption: str = "") -> str:
-    return "\n".join(["```{toctree}", ":hidden:", *[f":caption: {caption}"] * bool(caption), "", *pages, "```"])
+def _menu(pages: Sequence[str], caption: str = "", hidden: bool = True) -> str:
+    """Pages in the menu; hidden: and not on this page too."""
+    options = [*[":hidden:"] * hidden, *[f":caption: {caption}"] * bool(caption)]
+    return "\n".join(["```{toctree}", *options, "", *pages, "```"])
 
 
 def _reference(source: Path) -> list[str]:
@@ -127,8 +129,8 @@ def _reference(source: Path) -> list[str]:
     for name, text in found.items():
         (source / "reference" / f"{name}.md").write_text(text)
     (source / "guide.md").write_text(guide(PROJECT / "README.md"))
-    index = ["# reidlib, module by module", _menu([*found])]
-    (source / "reference" / "index.md").write_text("\n\n".join(index).replace(":hidden:\n", ""))
+    index = ["# reidlib, module by module", _menu([*found], hidden=False)]
+    (source / "reference" / "index.md").write_text("\n\n".join(index))
     return ["guide", "reference/index"]
 
 

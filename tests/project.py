@@ -13,7 +13,8 @@ def copy_to(folder: Path) -> Path:
     """The project's code without anything that was made before, in `folder`."""
     for name in ("notebooks", "params", "profiles", "publishing", "reidlib", "report", "scripts", "toydata"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    for name in ("Snakefile", "README.md"):  # the latter is a page of the site
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
