@@ -133,4 +133,4 @@ def verdicts(first: Results, second: Results) -> pd.DataFrame:
 def name(results: Results) -> str:
     """What a study is called where two stand side by side: its name and the commits that its numbers come from."""
     commits = dict.fromkeys(str(e.get("commit", "?"))[:7] for e in results.provenance.get("environments", {}).values())
-    return f"{results.study} ({re.sub(', (?=[^,]*$)', ' and ', ', '.join(commits))})" if commits else results.study
+    return f"{results.study} ({' and '.join(commits)})" if commits else results.study
