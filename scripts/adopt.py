@@ -1,6 +1,6 @@
 """Keep trained networks over a change of code that you know changes none of their numbers: see reidlib.adopting.
 
-python scripts/adopt.py params/people.yaml expert:vit_s --dataset market1501 --seed 0 --why "refuses float pictures now"
+python scripts/adopt.py params/market1501.yaml expert:vit_s --dataset market1501 --seed 0 --why "refuses float pictures now"
 
 First train an epoch of it by the new code (scripts/train.py with the same words) and stop: its losses must be the old ones.
 """

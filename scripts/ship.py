@@ -1,6 +1,6 @@
 """Put a network that was trained here among those that come with the project: the folder that a study's `shipped` names.
 
-python scripts/ship.py params/people.yaml expert:vit_s --dataset market1501 --seed 0
+python scripts/ship.py params/market1501.yaml expert:vit_s --dataset market1501 --seed 0
 
 From then on the study takes it from there, here too, so that everybody's numbers are of the same, rounded weights.
 """

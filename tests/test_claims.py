@@ -263,6 +263,18 @@ def test_falls_in_points_and_relative_against_both_conventions():
     assert only(ledger, "5a")["verdict"].tolist() == ["not measured"]
 
 
+def test_where_nothing_was_trained_on_the_target_the_fall_is_below_a_methods_own_test_set():
+    only_a = {pair: own for pair, own in MAP.items() if pair[0] == "a"}
+    ledger = ledger_of(params(lambda tree: tree["datasets"]["b"].update(test_only=True)), *made(only_a))
+    # from a to b: expert 60 to 40, student 40 to 35, distilled 58 to 45
+    assert only(ledger, "5a")["measured"].tolist() == pytest.approx([20 - 13])
+    assert only(ledger, "5b")["measured"].tolist() == pytest.approx([100 / 3 - 1300 / 58])
+    assert only(ledger, "5c")["measured"].tolist() == pytest.approx([5 - 13])
+    basis = only(ledger, "5a")["basis"][0]
+    assert basis.startswith("a → b (drawn by the library): Student + KD from MoE falls by 13.0 points below its own on a,")
+    assert only(ledger, "4d")["measured"].tolist() == pytest.approx([18])  # no other claim is measured there
+
+
 def test_every_claim_is_in_the_ledger_and_defined(tmp_path):
     ledger = ledger_of(params(), *made())
     rules = claims.definitions()
