@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks import loading, page, peers, retrieval, search, timing, training
+from benchmarks import loading, page, peers, reaching, retrieval, search, timing, training
 from reidlib.training import Machine
 
 SETS = retrieval.draw("30x200x16")
@@ -90,3 +90,13 @@ def test_searches_find_what_the_product_finds():
     assert (table.loc[table["method"] == retrieval.OURS, "filtered"] == 1).all() and (table["recall"] > 0.8).all()
     said = page.shown(table)
     assert list(said.columns[-4:]) == ["found", "of one camera", "index (MB)", "build (s)"]
+
+
+def test_time_to_accuracy(tmp_path):
+    table = reaching.run(Machine("cpu"), quick=True)
+    own = table[table["method"] == retrieval.OURS]
+    assert own["epochs"].tolist() == [2, 3] and own["mAP"].between(0.1, 1).all() and (table["seconds"] > 0).all()
+    table.to_csv(tmp_path / "reaching.csv", index=False)
+    page.lay_out(tmp_path)
+    assert (tmp_path / "reaching.png").exists()
+    assert f" {100 * own['mAP'].iloc[0]:.1f} |" in (tmp_path / "README.md").read_text()
