@@ -85,7 +85,9 @@ def lay_out(folder: Path) -> None:
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The table as the page has it: what a reader compares, rounded."""
     if "goal" in table:
-        out = table[["method", "epochs"]].assign(minutes=(table["seconds"] / 60).round(1), mAP=(100 * table["mAP"]).round(1))
+        out = table[["method", "epochs"]].assign(
+            minutes=(table["seconds"] / 60).round(1), mAP=(100 * table["mAP"]).round(1)
+        )
         return out.rename(columns={"mAP": "mAP (%), held out"})
     out = table[["size", "method"]].copy()
     times = zip(table["runs"], *(table[c] for c in TIMES))

@@ -39,7 +39,9 @@ SIZE = (256, 128)
 def run(machine: Machine, quick: bool = False) -> pd.DataFrame:
     """Rows of all points: case, method, epochs, seconds of training from nothing, mAP on held-out identities, machine."""
     name, goal = ("smoke", 1.0) if quick else ("market1501", GOAL)
-    read = params.load(f"params/{name}.yaml", [f"device={machine.device}", f"threads={torch.get_num_threads()}", "shipped=null"])
+    read = params.load(
+        f"params/{name}.yaml", [f"device={machine.device}", f"threads={torch.get_num_threads()}", "shipped=null"]
+    )
     at = {"weights_root": str(PROJECT / (read.weights_root or ".")), "data_root": str(PROJECT / (read.data_root or "."))}
     read = read.model_copy(update=at)
     points = {OURS: ours(read, EPOCHS[:2] if quick else EPOCHS)}
