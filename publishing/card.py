@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from reidlib.comparisons import compare
-from reidlib.methods import Student, label, parse
+from reidlib.methods import ELSEWHERE, Student, label, parse
 from reidlib.models import Embedder, deployed
 from reidlib.params import EncoderParams
 from reidlib.released import write_released
@@ -53,6 +53,8 @@ def _card(study: Study, results: Results, method: Student, model: Embedder, spec
     count = sum(parameter.numel() for parameter in deployed(copy.deepcopy(model)).parameters())
     pictures, megabytes = len(study.dataset(wanted.dataset).train), file.stat().st_size / 1e6
     taught = f"taught by {method.taught_by}" if method.taught_by else "alone"
+    alone = params.model_copy(update={"peers": {}})
+    peers = beside(results)
     return f"""# {title}, trained on {names[wanted.dataset]}
 
 {spec.name}, {count / 1e6:.2f} M parameters, float16 weights in {file.name} ({megabytes:.1f} MB). It maps a crop of a
@@ -68,11 +70,11 @@ network.
 
 | test set | | mAP (%) | rank-1 (%) | queries of identities |
 | --- | --- | --- | --- | --- |
-{chr(10).join(scores)}
+{chr(10).join(scores + ["", peers] * bool(peers))}
 
 ## How it was made
 
-Trained on {pictures} pictures of {names[wanted.dataset]}, seed {seed} (the first: no test set has chosen it), {taught}. {params.remark}
+Trained on {pictures} pictures of {names[wanted.dataset]}, seed {seed} (the first: no test set has chosen it), {taught}. {alone.remark}
 
 ```yaml
 {recipe}
@@ -87,3 +89,15 @@ the cameras, seasons and clothes of one data set, and falls off elsewhere as the
 
 {wanted.terms}
 """
+
+
+def beside(results: Results) -> str:
+    """mAP of others' networks on the same test sets, in a sentence; "" where none was tested."""
+    rows, datasets = results.rows, results.params.datasets
+    theirs = rows[(rows["metric"] == "mAP") & (rows["train_dataset"] == ELSEWHERE)]
+    found = []
+    for method, values in theirs.pivot_table(index="method", columns="test_dataset", values="value", sort=False).iterrows():
+        found.append(f"{parse(method).name} {' / '.join(f'{100 * values[test]:.1f}' for test in datasets)}")
+    tests = ", ".join(spec.title or name for name, spec in datasets.items())
+    head = f"Published networks, trained elsewhere, on the same pictures (mAP on {tests})"
+    return f"{head}: {'; '.join(found)}." if found else ""

@@ -265,6 +265,14 @@ def test_cross_domain_heatmap_has_a_map_a_method_on_one_scale(study, everything)
         figures.cross_domain_heatmap(everything, methods=["pixels"])
 
 
+def test_cross_domain_heatmap_of_one_training_set_has_a_row_a_method(everything):
+    axes, _ = figures.cross_domain_heatmap(everything[everything["train_dataset"] == "vehicles"]).axes
+    assert axes.get_title() == "trained on vehicles"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["MoE, soft gate", "Student"]
+    assert texts(axes) == ["71.0", "31.0", "81.0", "26.0"]
+    assert [text.get_fontweight() for text in axes.texts] == ["bold", "normal", "bold", "normal"]
+
+
 def test_cross_domain_heatmap_writes_dark_on_light_and_light_on_dark(everything):
     axes = figures.cross_domain_heatmap(everything).axes[0]
     mesh = axes.collections[0]

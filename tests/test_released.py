@@ -6,9 +6,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
 
-from publishing.card import release
+from publishing.card import beside, release
 from reidlib import gathering
+from reidlib.methods import ELSEWHERE
 from reidlib.params import ParamsError
+from reidlib.params.schema import PeerParams
 from reidlib.released import read_released
 from reidlib.results import Results
 from reidlib.study import open_study
@@ -52,6 +54,17 @@ def test_the_card_has_the_scores_of_that_network_on_every_test_set(study, made):
         assert f"| {test} | {where} | {mAP:.1f} (" in card
     assert RELEASE["terms"] in card and "timm:test_efficientnet" in card and "trained on vehicles" in card
     assert f'read_released("{file.name}")' in card and "taught by moe" in card
+
+
+def test_the_card_says_what_published_networks_find_on_the_same_pictures(study, made):
+    peer = PeerParams(file="small.xml", trained_on="other people")
+    params = study.params.model_copy(update={"peers": {"small": peer}})
+    rows = made[1].assign(method="peer:small", train_dataset=ELSEWHERE, value=0.625)
+    said = beside(Results(study.name, params, rows, {}, {}, study.root))
+    assert (
+        said == "Published networks, trained elsewhere, on the same pictures (mAP on vehicles, people): small 62.5 / 62.5."
+    )
+    assert "Published networks" not in (made[0].parent / "README.md").read_text()
 
 
 def test_what_is_no_released_network_is_refused(tmp_path, made):

@@ -281,6 +281,15 @@ def test_other_data_sets_are_not_shown():
         tables.main_table(there, METHODS)
 
 
+def test_what_nothing_was_trained_on_is_shown_by_its_mAP():
+    there = accuracy(["student"], ["people"], "cuhk")
+    peers = there.assign(method="peer:small", train_dataset=ELSEWHERE)
+    rows = pd.concat([accuracy(["student", "pixels"], ["people"]), there, peers])
+    table = tables.main_table(rows, metrics=["rank-1", "mAP"])
+    assert list(table.columns) == [("people", "rank-1"), ("people", "mAP"), ("cuhk", "mAP")]
+    assert table["cuhk", "mAP"].map(bool).to_dict() == {"Student": True, "Raw pixels": False, "small (peer)": True}
+
+
 def test_efficiency_is_compared_with_the_soft_gate_and_the_first_expert():
     rows = costs(
         **{"moe:soft": (100e6, 10.0), "expert:clip": (80e6, 8.0), "student": (6e6, 5.0), "student/size=96": (1e6, 1)}

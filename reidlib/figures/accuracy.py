@@ -111,7 +111,7 @@ def plateau(table: pd.DataFrame) -> Figure:
 def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[str] | None = None) -> Figure:
     """A map a method, all on one scale: the metric's mean over the seeds, in percent; bold: tested where trained.
 
-    methods: only these; None: all but variants, as far as they were tested on another data set than their training's; never
+    Where all were trained on one data set, one map with a row a method. methods: only these; None: all but variants, as far as they were tested on another data set than their training's; never
     peers, which were trained elsewhere. Raises ValueError where there is none.
     """
     import seaborn as sns  # here, for it takes a second to import and no other figure needs it
@@ -124,35 +124,44 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
     tests = list(rows["test_dataset"].unique())
     trains = sorted(rows["train_dataset"].unique(), key=lambda name: (name.count("+"), (tests + [name]).index(name)))
     shown = list(rows["method"].unique())
-    columns = min(len(shown), min((4, 3), key=lambda wide: -len(shown) % wide))  # whichever leaves fewer gaps
-    lines = -(-len(shown) // columns)
-    size = (WIDTH, 0.7 + lines * (0.45 + 0.42 * len(trains)))
+    if len(trains) == 1:
+        by = rows.pivot(index="method", columns="test_dataset", values="mean").reindex(index=shown, columns=tests)
+        maps = {f"trained on {trains[0]}": by.rename(index=label)}
+    else:
+        of = {method: rows[rows["method"] == method].pivot(index="train_dataset", columns="test_dataset", values="mean")
+              for method in shown}  # fmt: skip
+        maps = {textwrap.fill(label(m), 22): cells.reindex(index=trains, columns=tests) for m, cells in of.items()}
+    columns = min(len(maps), min((4, 3), key=lambda wide: -len(maps) % wide))  # whichever leaves fewer gaps
+    lines, high = -(-len(maps) // columns), len(next(iter(maps.values())))
+    size = (WIDTH, 0.7 + lines * (0.45 + (0.42 if len(maps) > 1 else 0.28) * high))
     figure, grid = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     scale = plt.Normalize(100 * rows["mean"].min(), 100 * rows["mean"].max())
-    for axes in grid.flat[len(shown) :]:
+    for axes in grid.flat[len(maps) :]:
         axes.set_axis_off()
-    for axes, method in zip(grid.flat, shown):
-        cells = rows[rows["method"] == method].pivot(index="train_dataset", columns="test_dataset", values="mean")
-        cells = 100 * cells.reindex(index=trains, columns=tests)
+    for axes, (name, cells) in zip(grid.flat, maps.items()):
         # (its cells are a mesh, not an image: `save` keeps figures with images back where pictures must not be published)
         axes.grid(False)
-        sns.heatmap(cells, ax=axes, cmap="viridis", norm=scale, cbar=False, linewidths=1, linecolor="white")
-        for (row, column), value in np.ndenumerate(cells):
+        sns.heatmap(100 * cells, ax=axes, cmap="viridis", norm=scale, cbar=False, linewidths=1, linecolor="white")
+        for (row, column), value in np.ndenumerate(100 * cells):
             dark = not np.isnan(value) and scale(value) < 0.6
             text = "–" if np.isnan(value) else f"{value:.1f}"
-            weight = "bold" if trains[row] == tests[column] else "normal"
+            weight = "bold" if trains[row % len(trains)] == tests[column] else "normal"
             style = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
             axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **style)
-        axes.set_title(textwrap.fill(label(method), 22), fontsize=9)
-        axes.set_xticks(np.arange(len(tests)) + 0.5, tests, fontsize=8, rotation=0 if len(tests) < 3 else 30)
-        axes.set_yticks(np.arange(len(trains)) + 0.5, [name.replace("+", "\n+ ") for name in trains], fontsize=8)
+        axes.set_title(name, fontsize=9)
+        axes.set_xticks(
+            np.arange(len(tests)) + 0.5, tests, fontsize=8, rotation=0 if len(tests) < 3 or columns == 1 else 30
+        )
+        axes.set_yticks(
+            np.arange(high) + 0.5, [row.replace("+", "\n+ ") if columns > 1 else row for row in cells.index], fontsize=8
+        )
         axes.tick_params(length=0)
         axes.set(xlabel=None, ylabel=None)
-    for place, axes in enumerate(grid.flat[: len(shown)]):
-        if place + columns >= len(shown):
+    for place, axes in enumerate(grid.flat[: len(maps)]):
+        if place + columns >= len(maps):
             axes.set_xlabel("tested on", fontsize=8)
             axes.tick_params(labelbottom=True)
-        if place % columns == 0:
+        if place % columns == 0 and len(maps) > 1:
             axes.set_ylabel("trained on", fontsize=8)
     figure.colorbar(
         plt.cm.ScalarMappable(scale, "viridis"), ax=grid, label=f"{metric} (%), bold: trained there", aspect=25, pad=0.02
