@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from reidlib import agenda, making, measuring, params
+from reidlib import agenda, making, measuring, memory, params
 from reidlib.catalog import Catalog
 from reidlib.content import output_folder
 from reidlib.data import Dataset
@@ -174,6 +174,7 @@ def open_study(study: str | Path = "auto", overrides: list[str] = (), validation
     `make study` has run it on this machine, else params/smoke.yaml, which takes minutes from nothing. overrides: see
     `params.load`, which also says what is raised.
     """
+    memory.keep_freed()
     if study == "auto":
         demo = params.find("params/demo.yaml")
         done = (demo.parent.parent / "artifacts" / "demo" / "published").exists()
