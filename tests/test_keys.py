@@ -76,7 +76,10 @@ def test_a_changed_query_picture_is_evaluated_anew_and_trains_nothing(base):
     assert f"evaluation student {VEHICLES} on vehicles" in found and not kinds(found)
 
 
-def test_a_picture_that_moves_is_the_same_and_one_that_is_called_otherwise_is_trained_otherwise(base, tmp_path):
+def test_a_picture_that_moves_is_the_same_and_one_that_is_called_otherwise_is_trained_otherwise(
+    base, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("REIDLIB_DATA", raising=False)
     params = {"datasets.vehicles": None, "datasets.market": {"layout": "market1501", "size": [32, 32], "root": "market"}}
     root = tmp_path / "data" / "market"
     shutil.copytree(open_study(base[0]).dataset("people").root, root)

@@ -112,7 +112,8 @@ def test_a_new_gate_trains_itself(made, plugged, trained):
     assert trained == ["moe:firm vehicles seed 0"]
 
 
-def test_a_new_layout_trains_on_its_data_set(made, plugged, trained):
+def test_a_new_layout_trains_on_its_data_set(made, plugged, trained, monkeypatch):
+    monkeypatch.delenv("REIDLIB_DATA", raising=False)
     people, root = open_study(made[0]).dataset("people"), made[0].parents[1] / "data" / "flat"
     for part in ("train", "query", "gallery"):
         (root / part).mkdir(parents=True, exist_ok=True)
