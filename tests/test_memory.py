@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process, and numbers stay as they are."""
+"""Memory that is freed stays with the process."""
 
 import platform
 import subprocess
