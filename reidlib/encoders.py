@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from reidlib.params import EncoderParams
-from reidlib.towers import BUILDERS, MINIATURES
+from reidlib.towers import BUILDERS, MINIATURES, OptionsError
 from reidlib.weights import WeightsError, how_to_get, weights_file
 
 
@@ -112,7 +112,8 @@ def builder(params: EncoderParams) -> Callable:
 def build(params: EncoderParams, size: tuple[int, int], weights_root: str | Path | None = None) -> Encoder:
     """The encoder that `params` names for pictures of `size` (h, w), with its pretrained weights if it names any.
 
-    Raises WeightsError when the weights are not to be had. A miniature comes with random weights.
+    Raises WeightsError when the weights are not to be had, OptionsError where the network takes no such options. A miniature
+    comes with random weights.
     """
     if params.miniature is not None:
         network = builder(params)(params, size, vocabulary=2)[1]
@@ -121,6 +122,8 @@ def build(params: EncoderParams, size: tuple[int, int], weights_root: str | Path
         file = weights_file(params, weights_root)
         try:
             network, mean, std = builder(params)(params, size, file)
+        except OptionsError:
+            raise
         except Exception as error:  # whatever a library says of a damaged file, a wrong one, a hub that is not there
             if params.weights is None:
                 raise

@@ -180,6 +180,10 @@ def _check_keys(name: str, given: Iterable[str], known: Iterable[str]) -> None:
 # timm
 
 
+class OptionsError(ValueError):
+    """Options of an encoder that timm's network does not take."""
+
+
 def _timm(params: EncoderParams, size: tuple[int, int], file: Path | None):
     import timm
 
@@ -187,11 +191,17 @@ def _timm(params: EncoderParams, size: tuple[int, int], file: Path | None):
     # networks with a position embedding are made for one size; timm resamples the weights to it
     default = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     fixed = {"img_size": tuple(size)} if default.fixed_input_size else {}
+    fixed |= params.options
     if name.startswith(("vit_", "eva")):  # these take further sizes, those of a recipe's stages
         fixed["dynamic_img_size"] = True
     # a file's weights take the place of what is drawn here, so that nothing seems to have been
     with torch.random.fork_rng(devices=[], enabled=file is not None):
-        network = timm.create_model(name, pretrained=params.weights is not None and file is None, num_classes=0, **fixed)
+        try:
+            network = timm.create_model(
+                name, pretrained=params.weights is not None and file is None, num_classes=0, **fixed
+            )
+        except TypeError as error:
+            raise OptionsError(f"{params.name}: its options {params.options} don't suit it ({error})") from error
     if file is not None:
         state = read_weights(file)
         heads = tuple(f"{head}." for head in np.atleast_1d(default.classifier or ()))  # whatever its size

@@ -17,6 +17,7 @@ from reidlib.encoders import Encoder, build, builder
 from reidlib.losses import Target, reid_loss
 from reidlib.models import Embedder
 from reidlib.params import EncoderParams, Recipe
+from reidlib.towers import OptionsError
 from reidlib.training import Machine, embed, parameter_groups, train
 from reidlib.weights import WeightsError
 
@@ -524,3 +525,14 @@ def test_a_study_that_builds_no_network_imports_none_of_their_libraries():
     slow = {"open_clip", "transformers", "timm", "torchvision", "torch._dynamo", "scipy.stats", "sklearn", "nbformat"}
     assert "torch" in done.stdout.split()
     assert not slow.intersection(done.stdout.split())
+
+
+def test_options_reach_timm():
+    plain, dense = (
+        build(EncoderParams(name="timm:mobilenetv2_050", options=o), (64, 32)) for o in ({}, {"output_stride": 16})
+    )
+    assert [e.network.forward_features(torch.zeros(1, 3, 64, 32)).shape[2:] for e in (plain, dense)] == [(2, 1), (4, 2)]
+    with pytest.raises(OptionsError, match=r"timm:mobilenetv2_050: its options \{'last_stride': 1\}.*last_stride"):
+        build(EncoderParams(name="timm:mobilenetv2_050", options={"last_stride": 1}), (64, 32))
+    with pytest.raises(ValueError, match="open_clip:RN50 takes no 'options'"):
+        EncoderParams(name="open_clip:RN50", options={"output_stride": 16})

@@ -115,6 +115,18 @@ def test_the_triplet_on_unit_features_does_not_care_how_long_they_are():
     assert triplet(40, "raw") > 5 * triplet(1, "raw")
 
 
+def test_the_triplet_on_embeddings_sees_nothing_else():
+    torch.manual_seed(0)
+    features, embedding, pid = torch.randn(8, 4), torch.randn(8, 4), torch.arange(4).repeat_interleave(2)
+
+    def triplet(on: str, *output: torch.Tensor) -> float:
+        recipe = Recipe(epochs=1, lr=1.0, triplet_on=on)
+        return float(losses.reid_loss(Output(*output, torch.zeros(8, 4)), Target(pid), recipe)["triplet"])
+
+    assert triplet("embedding", features, embedding) == triplet("unit", embedding, features)
+    assert triplet("embedding", features, embedding) != triplet("unit", features, embedding)
+
+
 @pytest.mark.parametrize("epochs, stages", [(24, [18]), (8, [6]), (2, [1]), (1, []), (48, [36])])
 def test_a_recipe_over_other_epochs_keeps_its_stages_in_proportion(epochs, stages):
     recipe = Recipe(epochs=24, lr=1e-3, stages=[{"epochs": 18, "size": [8, 8]}]).lasting(epochs)

@@ -40,6 +40,7 @@ def reid_loss(output: Output, target: Target, recipe: Recipe) -> dict[str, torch
     """The terms an expert or a plain student is trained with, each already weighted."""
     terms = {"identity": identity_loss(output.logits, target.pid, recipe.label_smoothing)}
     if recipe.triplet:
-        feature = output.feature if recipe.triplet_on == "raw" else F.normalize(output.feature.float())
+        feature = output.embedding if recipe.triplet_on == "embedding" else output.feature
+        feature = feature if recipe.triplet_on == "raw" else F.normalize(feature.float())
         terms["triplet"] = recipe.triplet * triplet_loss(feature, target.pid, recipe.margin)
     return terms

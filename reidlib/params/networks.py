@@ -25,6 +25,7 @@ class EncoderParams(Strict):
     miniature: dict | None = Field(None, description="a small configuration of the same class, for built-in data")
     mean: tuple[float, float, float] | None = Field(None, description="input mean, where not the encoder's own")
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    options: dict = Field({}, description="further arguments of timm.create_model, e.g. output_stride, drop_path_rate")
 
     @model_validator(mode="after")
     def sound_miniature(self):
@@ -32,6 +33,8 @@ class EncoderParams(Strict):
             raise ValueError(f"{self.name} can't be a miniature; only open_clip and align encoders can")
         if self.miniature is not None and self.size is None:
             raise ValueError(f"{self.name}: a miniature is pretrained at one size, so it needs 'size'")
+        if self.options and not self.name.startswith("timm:"):
+            raise ValueError(f"{self.name} takes no 'options'; only timm encoders do")
         return self
 
 
@@ -65,7 +68,9 @@ class Recipe(Strict):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     margin: float | None = Field(0.3, gt=0, description="triplet margin; null: soft margin")
     triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
-    triplet_on: Literal["raw", "unit"] = Field("raw", description="features as they are, or of length 1")
+    triplet_on: Literal["raw", "unit", "embedding"] = Field(
+        "raw", description="features as they are, of length 1, or what is retrieved by: after the BNNeck, of length 1"
+    )
     head_lr: PositiveFloat = Field(1.0, description="learning rate factor of what is new: neck, classifier, projection")
     ema: float = Field(0.0, ge=0, lt=1, description="decay a step of averaged weights, in which training ends; 0: the last")
     stages: list[Stage] = Field([], description="of pictures: first epochs at other sizes; the rest at the network's own")
