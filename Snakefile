@@ -165,9 +165,23 @@ rule efficiency:
         run()
 
 
+rule deployment:
+    input:
+        rules.efficiency.output,
+        notebook="notebooks/09_deployment.ipynb",
+    output:
+        executed("09_deployment"),
+    params:
+        state=lambda w: state(w.study, "09_deployment"),
+    threads: workflow.cores  # it measures too
+    shell:
+        run()
+
+
 rule gather:
     input:
         rules.efficiency.output,
+        lambda w: expand(rules.deployment.output, study=[w.study] if STUDIES[w.study].params.release else []),
     output:
         directory("artifacts/{study}/gathered"),
     params:

@@ -30,11 +30,11 @@ SITE = "report"  # of `make report`, not published
 
 
 def notebooks(study: Study) -> list[str]:
-    """The executed notebooks that belong to a study, by name, in reading order."""
+    """The executed notebooks that belong to a study, by name, in the order in which they run: the report is the last."""
     experts, datasets = study.params.experts, agenda.trained(study.params)
     return ["01_data", *(f"02_experts-{name}" for name in experts), *(f"03_moe-{name}" for name in datasets),
             *(f"04_distillation-{name}" for name in datasets), "05_ablations", "06_cross_domain", "07_efficiency",
-            "08_report"]  # fmt: skip
+            *["09_deployment"] * bool(study.params.release), "08_report"]  # fmt: skip
 
 
 def state(study: Study, notebook: str) -> str:

@@ -32,6 +32,7 @@ TABLES = {  # by file name, in the order on the page; others follow
     "ablation_sizes": "Ablation: sizes of the student",
     "ablation_epochs": "Ablation: what KD adds to a student that trains for longer",
     "cross_domain": "Across domains",
+    "deployment": "The student as one file, in 32 and in 8 bits",
 }
 FIGURES = {  # by how their names begin, in the order on the page; others follow
     "The method": ("overview", "method"),

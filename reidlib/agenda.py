@@ -33,6 +33,13 @@ def methods(params: StudyParams) -> list[str]:
     return _names([Pixels(), *experts, *gates, *students])
 
 
+def released(params: StudyParams) -> tuple[str, str]:
+    """The student that a study hands on, method and data set; where it hands none on, the MoE's on its first data set."""
+    if params.release:
+        return params.release.method, params.release.dataset
+    return str(Student(taught_by="moe")), trained(params)[0]
+
+
 def peers(params: StudyParams) -> list[str]:
     """The networks of others that are measured beside the study's methods, and are none of them."""
     return _names([Peer(name=name) for name in params.peers])

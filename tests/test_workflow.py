@@ -56,7 +56,9 @@ def test_the_slurm_profile_says_what_each_node_of_each_study_needs(project):
             said = re.search(r"threads: (\d+)", node)
             need["threads"] = int(said[1]) if said else 1
             nodes.setdefault((study[1], re.match(r"rule (\w+):", node)[1]), need)
-    assert {rule for _, rule in nodes} == TRAINS | {"data", "gather", "report", "publish"} and len(nodes) == 2 * 10
+    assert {rule for _, rule in nodes} == TRAINS | {"data", "deployment", "gather", "report", "publish"} and len(
+        nodes
+    ) == 21
     assert nodes["paper", "experts"]["threads"] == 8 and nodes["smoke", "experts"]["threads"] == 1  # the params'
     for (_, rule), need in nodes.items():
         assert need["mem_mb"] >= 8000 and need["runtime"] >= 60 and 1 <= need["threads"] <= 8
