@@ -1,6 +1,7 @@
 """What a recipe can ask for beyond the plain loop: stages of sizes, averaged weights, a faster head, unit features."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -132,3 +133,23 @@ def test_a_recipe_over_other_epochs_keeps_its_stages_in_proportion(epochs, stage
     recipe = Recipe(epochs=24, lr=1e-3, stages=[{"epochs": 18, "size": [8, 8]}]).lasting(epochs)
     assert recipe.epochs == epochs and [stage.epochs for stage in recipe.stages] == stages
     assert Recipe(**recipe.model_dump()) == recipe, "and is one that params could name"
+
+
+@pytest.mark.parametrize("margin, weight, level", [(0.3, 1.0, 0.3), (0.3, 0.5, 0.15), (None, 1.0, 0.693)])
+def test_a_triplet_term_that_stands_still_is_named(margin, weight, level):
+    recipe = Recipe(epochs=3, lr=1.0, margin=margin, triplet=weight)
+
+    def said(*triplet: float) -> str:
+        return losses.stands_still(pd.DataFrame({"epoch": range(1, len(triplet) + 1), "triplet": triplet}), recipe)
+
+    assert f"ended at {level:.2f}" in said(1.1 * level, 1.001 * level, 0.999 * level)
+    assert said(2 * level, level, 0.5 * level) == "" and said(level) == ""
+    assert losses.stands_still(pd.DataFrame({"epoch": [1, 2], "identity": [level, level]}), recipe) == ""
+
+
+def test_features_that_are_all_one_give_the_term_at_which_it_stands_still():
+    pid, one = torch.arange(4).repeat_interleave(2), torch.ones(8, 4)
+    for margin in (0.3, None):
+        recipe = Recipe(epochs=2, lr=1.0, margin=margin, triplet_on="unit")
+        term = float(losses.reid_loss(Output(one, one, torch.zeros(8, 4)), Target(pid), recipe)["triplet"])
+        assert losses.stands_still(pd.DataFrame({"epoch": [1, 2], "triplet": [term, term]}), recipe)

@@ -1,16 +1,19 @@
 """Networks that come with the project: they take a training's place where they are what is asked for, and nowhere else."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from reidlib import making
+from reidlib import making, params
+from reidlib.content import plain
 from reidlib.shipped import file_of, read_record, ship
 from reidlib.study import open_study
 from tests import tiny
 
+ROOT = Path(__file__).parents[1]
 STUDENT, TAUGHT = ("student", "vehicles", 0), ("student+kd:moe", "vehicles", 0)
 CHANGES = {"student.recipe": tiny.RECIPE | {"epochs": 2, "frozen": 0.3}, "ablations": None, "shipped": "trained/tiny"}
 
@@ -138,3 +141,15 @@ def test_what_is_not_trained_is_not_shipped(tmp_path):
     study = open_study(write(tmp_path))
     with pytest.raises(ValueError, match="'student vehicles seed 0' is not trained yet: run scripts/train.py first"):
         ship(study.plan.training(*STUDENT), study.store, tmp_path / "trained")
+
+
+def test_what_comes_with_the_project_is_what_its_params_ask_for():
+    """As far as can be told without the data: a key that the schema gains must not have it all trained anew."""
+    study = params.load(ROOT / "params/market1501.yaml")
+    files = sorted((ROOT / study.shipped).glob("*.safetensors"))
+    for file in files:
+        inputs, name = read_record(file)["inputs"], file.name.partition("-")[2].partition("-")[0]
+        spec = study.experts[name] if file.name.startswith("expert-") else study.student
+        assert inputs["encoder"] == plain(spec.encoder.model_copy(update={"weights": None})), file
+        assert inputs["recipe"] == plain(spec.recipe), file
+    assert len(files) == 5

@@ -1,7 +1,9 @@
 """Terms of re-identification: identity and triplet loss."""
 
+import math
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
@@ -44,3 +46,19 @@ def reid_loss(output: Output, target: Target, recipe: Recipe) -> dict[str, torch
         feature = feature if recipe.triplet_on == "raw" else F.normalize(feature.float())
         terms["triplet"] = recipe.triplet * triplet_loss(feature, target.pid, recipe.margin)
     return terms
+
+
+def stands_still(history: pd.DataFrame, recipe: Recipe) -> str:
+    """What to say of a training whose triplet term ended where the hardest positive is as far as the hardest negative; "" else.
+
+    That is what a collapse looks like: all features shrink to a point or, on unit length, to one direction, and the term
+    teaches nothing more (Hermans et al. 2017, section 3). A BNNeck hides it, for it spreads what is left.
+    history: a row an epoch, with the term as weighted; there must be two at least.
+    """
+    level = recipe.triplet * (math.log(2) if recipe.margin is None else recipe.margin)
+    if "triplet" not in history or len(history) < 2 or abs(history["triplet"].iloc[-1] - level) > 0.02 * level:
+        return ""
+    return (
+        f"the triplet term ended at {level:.2f}, where positives are as far as negatives: features before the BNNeck have "
+        "collapsed. Try triplet_on: embedding, a lower lr, or triplet: 0"
+    )

@@ -2,7 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_serializer,
+    model_validator,
+)
 
 Size = tuple[PositiveInt, PositiveInt]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -36,6 +45,11 @@ class EncoderParams(Strict):
         if self.options and not self.name.startswith("timm:"):
             raise ValueError(f"{self.name} takes no 'options'; only timm encoders do")
         return self
+
+    @model_serializer(mode="wrap")
+    def without_empty_options(self, dump):
+        """Networks were trained before there were options: without any, what they are asked for is what it was."""
+        return {name: value for name, value in dump(self).items() if name != "options" or value}
 
 
 class Augmentation(Strict):
