@@ -51,14 +51,14 @@ def reid_loss(output: Output, target: Target, recipe: Recipe) -> dict[str, torch
 def stands_still(history: pd.DataFrame, recipe: Recipe) -> str:
     """What to say of a training whose triplet term ended where the hardest positive is as far as the hardest negative; "" else.
 
-    That is what a collapse looks like: all features shrink to a point or, on unit length, to one direction, and the term
-    teaches nothing more (Hermans et al. 2017, section 3). A BNNeck hides it, for it spreads what is left.
+    That is what a collapse looks like: all features shrink to a point or, on unit length, towards one direction (Hermans et
+    al. 2017, section 3). A BNNeck hides it, for it spreads what is left.
     history: a row an epoch, with the term as weighted; there must be two at least.
     """
     level = recipe.triplet * (math.log(2) if recipe.margin is None else recipe.margin)
     if "triplet" not in history or len(history) < 2 or abs(history["triplet"].iloc[-1] - level) > 0.02 * level:
         return ""
     return (
-        f"the triplet term ended at {level:.2f}, where positives are as far as negatives: features before the BNNeck have "
-        "collapsed. Try triplet_on: embedding, a lower lr, or triplet: 0"
+        f"the triplet term ended at {level:.2f}, where the hardest positives are as far as the hardest negatives: "
+        "features may have collapsed. Try triplet_on: embedding, or a lower lr"
     )
