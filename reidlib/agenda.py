@@ -45,6 +45,12 @@ def peers(params: StudyParams) -> list[str]:
     return _names([Peer(name=name) for name in params.peers])
 
 
+def no_method(params: StudyParams, method: Method) -> ValueError:
+    """What to raise where a study is asked for a method that it has not."""
+    known = ", ".join([*methods(params), *peers(params)])
+    return ValueError(f"'{method}' is no method of this study; it has {known}")
+
+
 def variants(params: StudyParams) -> dict[str, list[str]]:
     """The ablations' methods by what they vary: terms, temperature, teacher, size, epochs."""
     wanted, taught = params.ablations, partial(Student, taught_by="moe")

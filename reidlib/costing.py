@@ -6,10 +6,12 @@ Part of `plan`, which hands itself over.
 from typing import TYPE_CHECKING
 
 from reidlib import agenda, measuring, params
+from reidlib.data.hashes import file_hashes
 from reidlib.encoders import builder
 from reidlib.gates import GATES
 from reidlib.methods import parse
 from reidlib.params import Runs
+from reidlib.peers import peer_files
 from reidlib.training import Machine
 from reidlib.units import Unit
 
@@ -25,7 +27,7 @@ def of_study(plan: "Plan") -> Unit:
     parents = {"pictures": plan.pixels(dataset, "query")} | {name: unit for name, unit in networks.items() if unit}
     runs = Runs(runs=study.profiling.runs, batch=study.profiling.batch)
     peers = {name: plan.peer_file(parse(name)) for name in agenda.peers(study)}
-    identities = {name: plan.peer_identity(file) for name, file in peers.items()}
+    identities = {name: file_hashes(peer_files(file), plan.data.hash_cache) for name, file in peers.items()}
     inputs = {"methods": wanted, "peers": identities, "runs": runs, **plan.run_inputs}
     given = {"experts": list(study.experts), "peers": peers, "machine": plan.machine}
     uses = (Machine, *(GATES[gate] for gate in study.moe.gates if gate in GATES))  # the router's is top1's

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlib import agenda, costing, making, measuring
+from reidlib import agenda, costing, making, measuring, miniatures
 from reidlib.catalog import Catalog, folder
 from reidlib.content import digest
 from reidlib.data.hashes import file_hashes
@@ -77,24 +77,6 @@ class Plan:
         given = {"paths": self.data.frame(dataset, part)["path"].tolist()}
         return Unit("pixels", label, making.make_pixels, inputs, given=given, place=f"datasets.{dataset}")
 
-    def captioned(self, size: tuple[int, int]) -> Unit:
-        """The drawn pictures and captions that miniatures are pretrained on."""
-        import toydata  # here, for no real study needs it
-
-        plan = self.params.pretraining
-        domains = sorted({d.builtin.domain for d in self.params.datasets.values() if d.builtin})
-        inputs = {"domains": domains, "n": plan.pictures, "size": tuple(size), "seed": plan.seed}
-        label = f"captioned {size[0]}x{size[1]}"
-        return Unit("captioned", label, making.make_captioned, inputs, uses=(toydata.captioned,), place="pretraining")
-
-    def pretrained(self, expert: str) -> Unit:
-        """A miniature, pretrained contrastively."""
-        spec = self.params.experts[expert].encoder
-        inputs = {"encoder": spec, "plan": self.params.pretraining, **self.run_inputs}
-        parents = {"captioned": self.captioned(spec.size)}
-        label, given, place = f"pretrain {expert}", {"machine": self.machine}, f"experts.{expert}"
-        return Unit("pretrained", label, making.make_pretrained, inputs, parents, given, (builder(spec),), place=place)
-
     # networks
 
     @property
@@ -134,7 +116,7 @@ class Plan:
                 return None
             case Expert(configuration=None, name=name) if name in self.params.experts:
                 spec, place = self.params.experts[name], f"experts.{name}"
-                parents = {"pretrained": self.pretrained(name)} if spec.encoder.miniature else {}
+                parents = {"pretrained": miniatures.pretrained(self, name)} if spec.encoder.miniature else {}
                 return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, parents, place)
             case Moe(configuration=None, gate="router") if self.params.moe.router:
                 spec, gate = self.params.moe.router, self.network(Moe(gate="top1"), dataset, seed)
@@ -144,11 +126,7 @@ class Plan:
                 return self._gate(gate, dataset, seed) if GATES[gate].trained else None
             case Student(configuration=None):
                 return self._student(method, dataset, seed)
-        raise self._no_method(method)
-
-    def _no_method(self, method: Method) -> ValueError:
-        known = [*agenda.methods(self.params), *agenda.peers(self.params)]
-        return ValueError(f"'{method}' is no method of this study; it has {', '.join(known)}")
+        raise agenda.no_method(self.params, method)
 
     def _picture_unit(self, kind: str, make: Callable, method: Method, dataset: str, seed: int, spec: NetworkParams,
                       parents: dict, place: str, more: dict | None = None, uses: tuple = ()) -> Unit:  # fmt: skip
@@ -165,9 +143,9 @@ class Plan:
     def start(self, method: Start, dataset: str) -> Unit:
         """An expert's encoder as it was pretrained: nothing is trained, so nothing is kept. Raises as `network` does."""
         if method.name not in self.params.experts:
-            raise self._no_method(method)
+            raise agenda.no_method(self.params, method)
         spec = self.params.experts[method.name]
-        parents = {"pretrained": self.pretrained(method.name)} if spec.encoder.miniature else {}
+        parents = {"pretrained": miniatures.pretrained(self, method.name)} if spec.encoder.miniature else {}
         inputs = self._network_inputs(spec, dataset, self.params.seeds[0])
         given, uses = {"encoder": spec.encoder, "weights_root": self.weights_root}, (builder(spec.encoder),)
         return Unit("start", f"{method} {dataset}", making.load_start, inputs, parents, given, uses, kept=False)
@@ -271,22 +249,16 @@ class Plan:
         given, parents = {"machine": Machine(self.params.device, precision)}, {"network": network, **pixels}
         return Unit("embeddings", label, measuring.make_embeddings, inputs, parents, given, (Machine,))
 
-    @property
-    def peers_root(self) -> Path:
-        return folder(self.root, "REIDLIB_PEERS", self.params.peers_root, "peers")
-
     def peer_file(self, method: Peer) -> Path:
         """A peer's graph. Raises ValueError where it is none of this study's."""
         if method.name not in self.params.peers:
-            raise self._no_method(method)
-        return self.peers_root / self.params.peers[method.name].file
-
-    def peer_identity(self, peer: Path) -> list[str]:
-        return file_hashes(peer_files(peer), self.data.hash_cache)
+            raise agenda.no_method(self.params, method)
+        return folder(self.root, "REIDLIB_PEERS", self.params.peers_root, "peers") / self.params.peers[method.name].file
 
     def _peer_embeddings(self, method: Peer, label: str, pixels: dict, mirrored: bool) -> Unit:
         file = self.peer_file(method)
-        inputs = {"mirrored": mirrored, "peer": self.peer_identity(file), "threads": self.params.threads}
+        identity, threads = file_hashes(peer_files(file), self.data.hash_cache), self.params.threads
+        inputs = {"mirrored": mirrored, "peer": identity, "threads": threads}
         make, place = measuring.make_peer_embeddings, f"peers.{method.name}"
         return Unit("embeddings", label, make, inputs, pixels, {"file": file}, place=place)
 

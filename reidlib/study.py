@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from reidlib import agenda, making, measuring, memory, params
+from reidlib import agenda, making, measuring, memory, miniatures, params
 from reidlib.catalog import Catalog
 from reidlib.content import output_folder
 from reidlib.data import Dataset
@@ -89,7 +89,7 @@ class Study:
 
     def captions(self, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
         """The pretraining pictures uint8 [N, 3, h, w] and their captions."""
-        return making.load_captioned(self.plan.captioned(size), self.store)
+        return making.load_captioned(miniatures.captioned(self.plan, size), self.store)
 
     # networks
 
@@ -123,7 +123,7 @@ class Study:
 
     def pretraining_history(self, expert: str) -> pd.DataFrame:
         """How a miniature's pretraining went: epoch, loss."""
-        return pd.read_csv(self.store.make(self.plan.pretrained(expert)) / "history.csv")
+        return pd.read_csv(self.store.make(miniatures.pretrained(self.plan, expert)) / "history.csv")
 
     # embeddings and evaluation
 

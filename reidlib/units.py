@@ -11,7 +11,6 @@ The store of units is one for all studies: two that ask for the same thing share
 where it was made: the machine, the packages' versions, and the number of processes.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -28,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from reidlib import processes, sources
@@ -36,6 +34,7 @@ from reidlib.content import differences, digest, folder_name, plain, write_atomi
 from reidlib.data.hashes import file_hashes
 from reidlib.progress import tracked
 from reidlib.provenance import now, origin
+from reidlib.remedies import explained
 
 FINISHED, HALF_DONE, MISSING, STALE = "finished", "half done", "missing", "stale"
 CODE = "code has changed"
@@ -122,7 +121,7 @@ class Store:
                 processes.wait()  # for all to have looked before one of them writes
                 if damage != []:
                     self._clear(unit, folder, damage or [])
-                    with _explained(unit, self.root):
+                    with explained(unit.label, self.root):
                         self._make(unit, folder)
         self._link(unit)
         return folder
@@ -270,30 +269,6 @@ class Store:
             code = set(before["code"].items()) ^ set(now["code"].items())
             found = [f"{CODE}: {', '.join(sorted({name for name, _ in code}))}"]
         return list(dict.fromkeys(found))
-
-
-@contextmanager
-def _explained(unit: Unit, root: Path) -> Iterator[None]:
-    """An error of the machine's, not of the study's, with the unit it struck and what to do."""
-    try:
-        yield
-    except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
-        if remedy := _remedy(error, root):
-            raise RuntimeError(f"'{unit.label}': {remedy}. What is finished is kept: run it again then") from error
-        raise
-
-
-def _remedy(error: Exception, root: Path) -> str:
-    """What to do where the machine and not the study is at fault; "" where it is none of that."""
-    said, number = str(error), getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in said:
-        return f"no space left for {root.resolve()}: make room there (make prune says what no study needs)"
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{root.resolve()} can't be written ({said}): make it writable, or work in a copy of the project"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in said:
-        return ("no memory for it: close what else takes memory, make fewer notebooks at once (make study CORES=1), "
-                "or lower its recipe's p and k")  # fmt: skip
-    return ""
 
 
 def _record(folder: Path) -> dict | None:
