@@ -53,6 +53,7 @@ FIGURES = {  # by how their names begin, in the order on the page; others follow
     "The data": ("samples", "dataset_statistics"),
     "Other figures": ("",),
 }
+MEASURED = ("deployment",)  # tables that notebooks before the report make of networks: no edit of the results changes them
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TAGS = {"parameters": "remove-cell", "injected-parameters": "hide-cell"}  # defaults, and what the study gave instead
 LONG_CELL = re.compile(r"<(t[dh])([^>]*)>(?=[^<]{40})")  # of a notebook's table; other cells stay on one line
@@ -90,6 +91,9 @@ def write_site(results: Results, published: Path, made: Path, site: Path, more: 
         for folder, part in ((ledger, "tables"), (published, "figures"), (made, "figures")):
             if (folder / part).is_dir():
                 shutil.copytree(folder / part, source / part, dirs_exist_ok=True)
+        for file in (file for name in MEASURED for file in (published / "tables").glob(f"{name}.*")):
+            (source / "tables").mkdir(exist_ok=True)
+            shutil.copy(file, source / "tables")
         if (ledger / "claims.csv").is_file():
             shutil.copy(ledger / "claims.csv", source)
         box = "\n".join(["```{warning}", *(f"* {mark}" for mark in results.marks), "```"]) if results.marks else ""
