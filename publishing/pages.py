@@ -91,9 +91,10 @@ def write_site(results: Results, published: Path, made: Path, site: Path, more: 
         for folder, part in ((ledger, "tables"), (published, "figures"), (made, "figures")):
             if (folder / part).is_dir():
                 shutil.copytree(folder / part, source / part, dirs_exist_ok=True)
-        for file in (file for name in MEASURED for file in (published / "tables").glob(f"{name}.*")):
-            (source / "tables").mkdir(exist_ok=True)
-            shutil.copy(file, source / "tables")
+        for name in MEASURED:
+            for file in (published / "tables").glob(f"{name}.*"):
+                (source / "tables").mkdir(exist_ok=True)
+                shutil.copy(file, source / "tables")
         if (ledger / "claims.csv").is_file():
             shutil.copy(ledger / "claims.csv", source)
         box = "\n".join(["```{warning}", *(f"* {mark}" for mark in results.marks), "```"]) if results.marks else ""
