@@ -311,3 +311,12 @@ def test_a_picture_that_is_trained_on_and_tested_with_is_reported(people, tmp_pa
         "data set 'people': 1 pictures of query and gallery are, byte by byte, in train too: scores are too high",
         "data set 'people': 1 queries have themselves, byte by byte, as a match in another camera: scores are too high",
     ]
+
+
+@pytest.mark.parametrize(
+    "epochs, said", [(7, []), (13, ["student.recipe.stages: the network's own size begins after 13 of 15 epochs"])]
+)
+def test_a_size_that_comes_when_the_learning_rate_is_spent_is_told(tmp_path, epochs, said):
+    changes = {"student.recipe.epochs": 15, "student.recipe.stages": [{"epochs": epochs, "size": [16, 16]}]}
+    told = check.oddities(open_study(tiny.write(tmp_path, changes=changes)))
+    assert [line.partition(", at")[0] for line in told if line.startswith("student")] == said
