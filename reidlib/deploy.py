@@ -24,6 +24,7 @@ from reidlib.retrieval import EmbeddingSet, evaluate
 from reidlib.training import Machine, embed
 
 CALIBRATION = 64  # pictures that show int8 which values occur
+BATCH = 32  # pictures that onnxruntime sees at once: it keeps the memory of the most it has seen, gigabytes for some hundred
 FLOAT = 6  # convolutions that int8 leaves as they are, input first: few channels of very unlike ranges, and few weights
 
 
@@ -136,8 +137,8 @@ class OnnxNetwork(nn.Module):
         self.size = tuple(map(int, size.split()))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        (embeddings,) = self.session.run(None, {"images": images.cpu().numpy()})
-        return torch.from_numpy(embeddings)
+        parts = [self.session.run(None, {"images": some.numpy()})[0] for some in images.cpu().split(BATCH)]
+        return torch.from_numpy(np.concatenate(parts))
 
 
 def comparison(
