@@ -24,7 +24,7 @@ from reidlib.retrieval import EmbeddingSet, evaluate
 from reidlib.training import Machine, embed
 
 CALIBRATION = 64  # pictures that show int8 which values occur
-BATCH = 32  # pictures that onnxruntime sees at once: it keeps the memory of the most it has seen, gigabytes for some hundred
+BATCH = 32  # pictures at once: onnxruntime keeps the memory of the most it has seen, gigabytes for some hundred
 FLOAT = 6  # convolutions that int8 leaves as they are, input first: few channels of very unlike ranges, and few weights
 
 
