@@ -178,7 +178,7 @@ def comparison(
 
 def tensor(pixels: np.ndarray) -> torch.Tensor:
     """Pictures uint8 [N, 3, h, w] of a store as a network takes them."""
-    return torch.from_numpy(np.ascontiguousarray(pixels))
+    return torch.from_numpy(np.array(pixels))  # a copy, for the store is read-only
 
 
 def open_network(file: str | Path, threads: int = 1) -> nn.Module:
