@@ -14,7 +14,7 @@ from reidlib.peers import PeerNetwork
 from reidlib.study import Study
 from reidlib.weights import WeightsError
 
-LEFT = 0.25  # of the peak learning rate, below which a network no longer learns another size
+LEFT = 0.25  # of the peak learning rate: with less, another size comes late
 
 
 def problems(study: Study) -> list[str]:
@@ -98,8 +98,8 @@ def _late(recipe: params.Recipe) -> str:
     if not recipe.stages or left >= LEFT:
         return ""
     return (
-        f"the network's own size begins after {begins} of {recipe.epochs} epochs, at {left:.0%} of the learning rate, too little "
-        f"to learn it: about half-way was better by far on Market-1501's held-out identities"
+        f"the network's own size begins after {begins} of {recipe.epochs} epochs, at {left:.0%} of the peak learning "
+        "rate: about half-way was better by far for MobileNetV2 on Market-1501's held-out identities"
     )
 
 
