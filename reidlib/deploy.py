@@ -26,6 +26,9 @@ from reidlib.training import Machine, embed
 CALIBRATION = 64  # pictures that show int8 which values occur
 BATCH = 32  # pictures at once: onnxruntime keeps the memory of the most it has seen, gigabytes for some hundred
 FLOAT = 6  # convolutions that int8 leaves as they are, input first: few channels of very unlike ranges, and few weights
+COARSE = (
+    20  # dB: what int8 tells with an error above a tenth of its size, as where some channels are far larger than others
+)
 
 
 class DeployError(RuntimeError):
@@ -88,31 +91,62 @@ def quantize(file: str | Path, target: str | Path, pictures: np.ndarray) -> Path
     """An exported network in int8: weights by channel, activations calibrated on some `pictures`, uint8 [N, 3, h, w].
 
     Only convolutions and linear layers are, where nearly all time goes; resizing, the first convolutions and the last norm
-    stay in float32. One in ten thousand of the activations may be cut off, so that a stray value does not coarsen the rest.
+    stay in float32, and so does a convolution that reads or writes what 256 steps tell too coarsely. One in ten thousand of
+    the activations may be cut off, so that a stray value does not coarsen the rest.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    some = pictures[:: -(-len(pictures) // CALIBRATION)]
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.onnx"
+        quant_pre_process(str(file), str(ready), skip_symbolic_shape=True)
+        convolutions = [node for node in onnx.load(str(ready)).graph.node if node.op_type == "Conv"]
+        in_float = [node.name for node in convolutions[:FLOAT]]
+
+        def write() -> None:
+            quantize_static(
+                str(ready), str(target), _reader(some), quant_format=QuantFormat.QDQ, per_channel=True,
+                nodes_to_exclude=in_float, op_types_to_quantize=["Conv", "Gemm"], weight_type=QuantType.QInt8,
+                activation_type=QuantType.QUInt8, calibrate_method=CalibrationMethod.Percentile,
+                extra_options={"CalibPercentile": 99.99},
+                reduce_range=True,  # weights of 7 bits: with 8, sums overflow on CPUs without VNNI, and nothing says so
+            )  # fmt: skip
+
+        write()
+        coarse = _coarse(ready, Path(target), some, Path(folder))
+        if found := [node.name for node in convolutions if {node.input[0], node.output[0]} & coarse]:
+            in_float += found
+            write()
+    return Path(target)
+
+
+def _reader(pictures: np.ndarray):
+    """Pictures, one at a time, as onnxruntime's tools read them."""
+    from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
         def __init__(self):
-            some = pictures[:: -(-len(pictures) // CALIBRATION)]
-            self.batches: Iterator = ({"images": np.ascontiguousarray(some[i : i + 1])} for i in range(len(some)))
+            self.batches: Iterator = ({"images": np.ascontiguousarray(pictures[i : i + 1])} for i in range(len(pictures)))
 
         def get_next(self):
             return next(self.batches, None)
 
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "ready.onnx"
-        quant_pre_process(str(file), str(ready), skip_symbolic_shape=True)
-        first = [node.name for node in onnx.load(str(ready)).graph.node if node.op_type == "Conv"][:FLOAT]
-        quantize_static(
-            str(ready), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, nodes_to_exclude=first,
-            op_types_to_quantize=["Conv", "Gemm"], weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
-            calibrate_method=CalibrationMethod.Percentile, extra_options={"CalibPercentile": 99.99},
-            reduce_range=True,  # weights of 7 bits: with 8, sums overflow on CPUs without VNNI, and nothing says so
-        )  # fmt: skip
-    return Path(target)
+    return Reader()
+
+
+def _coarse(ready: Path, quantized: Path, pictures: np.ndarray, folder: Path) -> set[str]:
+    """Names of the activations whose own rounding to int8 is above COARSE: noise against signal, over some pictures."""
+    from onnxruntime.quantization import qdq_loss_debug as debug
+
+    found = []
+    for file in (quantized, ready):
+        watched = folder / f"watched-{len(found)}.onnx"
+        debug.modify_model_output_intermediate_tensors(str(file), str(watched))
+        found.append(debug.collect_activations(str(watched), _reader(pictures[::4])))
+    errors = debug.compute_activation_error(debug.create_activation_matching(*found))
+    return {name for name, error in errors.items() if error["qdq_err"] < COARSE}
 
 
 class OnnxNetwork(nn.Module):

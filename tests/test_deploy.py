@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
@@ -82,6 +83,19 @@ def test_int8_is_a_third_of_the_size_and_near(files):
     images = pictures(30, 64, 32)
     one, other = (deploy.OnnxNetwork(files / name)(images) for name in ("student.onnx", "int8.onnx"))
     assert F.cosine_similarity(one, other).mean() > 0.85
+
+
+@pytest.mark.parametrize("brightest, in_float", [(255, True), (125, False)])
+def test_where_rare_large_values_would_be_cut_off_a_convolution_stays_in_float(tmp_path, monkeypatch, brightest, in_float):
+    """Grey pictures, and in few of them one pixel: rarer than one in ten thousand, but most of what there is to see if white."""
+    monkeypatch.setattr(deploy, "FLOAT", 0)
+    grey = pictures(40, 64, 32).numpy() // 50 + 118
+    grey[::8, :, 5, 5] = brightest
+    exported = deploy.export(student(), tmp_path / "student.onnx")
+    graph = onnx.load(str(deploy.quantize(exported, tmp_path / "int8.onnx", grey))).graph
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    first, *others = (made_by[node.input[0]] == "DequantizeLinear" for node in graph.node if node.op_type == "Conv")
+    assert first is not in_float and any(others)
 
 
 def test_a_mixture_is_not_exported(tmp_path):
