@@ -62,30 +62,47 @@ def accuracy(results) -> pd.DataFrame:
     return rows[rows["metric"].isin(ACCURACY)].reset_index(drop=True)
 
 
+def interrupt(project, name, number, after) -> bool:
+    """Start the study and stop it so after some seconds; whether there was still something to stop."""
+    study = start(project)
+    try:
+        assert study.wait(after) == 0, (project / "log").read_text()[-3000:]
+        return False
+    except subprocess.TimeoutExpired:
+        pass
+    while not kill(project, name, number):  # between two notebooks there is no kernel
+        if study.poll() is not None:
+            return False
+        time.sleep(0.1)
+    if name in ("execute.py", "ipykernel"):  # what doesn't need that notebook goes on, till all of it is stopped
+        time.sleep(3)
+        kill(project, "study.py", signal.SIGTERM)
+    limit = time.monotonic() + 25
+    while left := running(project):
+        assert time.monotonic() < limit, f"after {number} to {name or 'all'}: {[p.cmdline() for p in left]}"
+        time.sleep(0.2)
+    study.wait()
+    return study.returncode != 0
+
+
 def test_a_study_that_is_killed_again_and_again_ends_with_the_same_numbers(tmp_path, request):
-    project, chance, done = copy_to(tmp_path / "killed"), random.Random(0), []
-    while len(done) < KILLS:
-        name, number = chance.choice(WAYS) if len(done) >= len(WAYS) else WAYS[len(done)]
-        study = start(project)
-        time.sleep(chance.uniform(6, 26))
-        assert study.poll() is None, "finished or failed before it was killed:\n" + (project / "log").read_text()[-3000:]
-        while not kill(project, name, number):  # between two notebooks there is no kernel
-            time.sleep(0.1)
-        if name in ("execute.py", "ipykernel"):  # what doesn't need that notebook goes on, till all of it is stopped
-            time.sleep(3)
-            kill(project, "study.py", signal.SIGTERM)
-        limit = time.monotonic() + 25
-        while left := running(project):
-            assert time.monotonic() < limit, f"after {number} to {name or 'all'}: {[p.cmdline() for p in left]}"
-            time.sleep(0.2)
-        study.wait()
-        assert study.returncode != 0
-        done.append((name, number))
-    last = start(project)
-    assert last.wait() == 0, (project / "log").read_text()[-5000:]
-    undisturbed = request.getfixturevalue("smoke") / "undisturbed.csv"  # asked for last, when another process has made it
-    found = accuracy(project / "results/smoke/results.csv")
-    pd.testing.assert_frame_equal(found, accuracy(undisturbed), check_exact=True)
+    """It gets on a little each time, so many kills are of several studies, one after another."""
+    chance, killed, folders = random.Random(0), 0, []
+    while killed < KILLS:
+        project = copy_to(tmp_path / f"killed {len(folders)}")
+        folders.append(project)
+        while killed < KILLS:
+            name, number = chance.choice(WAYS) if killed >= len(WAYS) else WAYS[killed]
+            if not interrupt(project, name, number, chance.uniform(6, 26)):
+                break
+            killed += 1
+            print(f"{len(folders)}. study, {killed}. kill: {number.name} to {name or 'all'}", file=sys.stderr)
+        last = start(project)
+        assert last.wait() == 0, (project / "log").read_text()[-5000:]
+    undisturbed = accuracy(request.getfixturevalue("smoke") / "undisturbed.csv")  # last: another process has made it by now
+    for project in folders:
+        found = accuracy(project / "results/smoke/results.csv")
+        pd.testing.assert_frame_equal(found, undisturbed, check_exact=True)
 
 
 def test_a_second_run_waits_for_the_first_and_says_whose_it_is(tmp_path):
