@@ -77,7 +77,8 @@ def interrupt(project, name, number, after) -> bool:
     if name in ("execute.py", "ipykernel"):  # what doesn't need that notebook goes on, till all of it is stopped
         time.sleep(3)
         kill(project, "study.py", signal.SIGTERM)
-    limit = time.monotonic() + 25
+    gentle = (name, number) == ("snakemake", signal.SIGTERM)  # it starts nothing more and lets what runs come to its end
+    limit = time.monotonic() + (180 if gentle else 25)
     while left := running(project):
         assert time.monotonic() < limit, f"after {number} to {name or 'all'}: {[p.cmdline() for p in left]}"
         time.sleep(0.2)
