@@ -188,12 +188,16 @@ def comparison(
     their identities and cameras. pixels: of "query" and "gallery", uint8 [N, 3, h, w].
 
     Columns network, mAP (%), rank-1 (%), cosine (to the first network's embeddings: the least and the mean), latency (ms, of one
-    picture, median over the runs), size (MB, of the file; of a network of torch, of its weights).
+    picture), throughput (pictures a second, BATCH at once), both medians over the runs, size (MB, of the file; of a network of
+    torch, of its weights).
     """
     machine, rows, first = Machine("cpu"), [], None
-    one = tensor(pixels["query"][:1])
+    one, many = tensor(pixels["query"][:1]), tensor(pixels["gallery"][:BATCH])
     with torch.inference_mode():
-        seconds = interleaved({name: partial(network, one) for name, network in networks.items()}, runs, one.device)
+        latency, batch = (
+            interleaved({name: partial(network, some) for name, network in networks.items()}, runs, some.device)
+            for some in (one, many)
+        )
     for name, network in networks.items():
         found = {part: embed(network, pixels[part], machine) for part in ("query", "gallery")}
         first = found if first is None else first
@@ -205,9 +209,9 @@ def comparison(
             network.file.stat().st_size if isinstance(network, OnnxNetwork) else sum(p.nbytes for p in network.parameters())
         )
         rows.append((name, 100 * scores.mAP, 100 * scores.cmc[0], f"{cosine.min():.4f}, {cosine.mean():.4f}",
-                     1e3 * np.median(seconds[name]), size / 1e6))  # fmt: skip
-    columns = ["network", "mAP (%)", "rank-1 (%)", "cosine, least and mean", "latency (ms)", "size (MB)"]
-    return pd.DataFrame(rows, columns=columns).round({"mAP (%)": 1, "rank-1 (%)": 1, "latency (ms)": 2, "size (MB)": 2})
+                     1e3 * np.median(latency[name]), len(many) / np.median(batch[name]), size / 1e6))  # fmt: skip
+    columns = ["network", "mAP (%)", "rank-1 (%)", "cosine, least and mean", "latency (ms)", "throughput (pictures/s)", "size (MB)"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).round(dict(zip(columns, (0, 1, 1, 0, 2, 0, 2))))
 
 
 def tensor(pixels: np.ndarray) -> torch.Tensor:
