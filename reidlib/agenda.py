@@ -68,7 +68,7 @@ def variants(params: StudyParams) -> dict[str, list[str]]:
 
 def varied(params: StudyParams, method: Student) -> tuple[NetworkParams, DistillationParams]:
     """The student and its distillation as the method's variants have them. Raises ValueError where the study has no such variant."""
-    spec, kd = params.student, params.distillation
+    spec, kd = params.student.under(method.taught_by), params.distillation
     sizes = params.ablations.sizes if params.ablations else {}
     if method.size is not None:
         if method.size not in sizes:

@@ -59,7 +59,7 @@ def _data(study: Study) -> list[str]:
             continue
         for place, recipe in study.params.recipes.items():
             if name in trained and recipe.p > identities:
-                found.append(f"{place}.recipe.p is {recipe.p}, but data set '{name}' has {identities} training identities")
+                found.append(f"{place}.p is {recipe.p}, but data set '{name}' has {identities} training identities")
     return found
 
 
@@ -86,9 +86,7 @@ def oddities(study: Study) -> list[str]:
     for name in study.params.datasets:
         dataset = study.dataset(name)
         found += [f"data set '{name}': {note}" for note in [*dataset.notes, *study.plan.data.shared_pictures(name)]]
-    return found + [
-        f"{place}.recipe.stages: {late}" for place, recipe in study.params.recipes.items() if (late := _late(recipe))
-    ]
+    return found + [f"{place}.stages: {late}" for place, recipe in study.params.recipes.items() if (late := _late(recipe))]
 
 
 def _late(recipe: params.Recipe) -> str:
@@ -109,10 +107,11 @@ def _networks(study: Study) -> list[str]:
     for place, encoder in study.params.encoders.items():
         try:
             network = build(encoder, encoder.size or size, study.plan.weights_root)
-            recipe = recipes.get(place, recipes["student"])
-            if 0 < recipe.frozen < 1 or recipe.layer_decay != 1:
+            whose = "student" if place.startswith("ablations.sizes.") else place
+            trained = [recipe for where, recipe in recipes.items() if where.startswith(f"{whose}.")]
+            if any(0 < recipe.frozen < 1 or recipe.layer_decay != 1 for recipe in trained):
                 network.layers()
-            for stage in recipe.stages:
+            for stage in (stage for recipe in trained for stage in recipe.stages):
                 network.size = stage.size
                 network.eval()(torch.zeros(1, 3, *stage.size, dtype=torch.uint8))
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -164,6 +164,16 @@ def test_a_networks_own_precision_is_in_its_keys_alone(base):
     assert unit.given["machine"].precision == unit.parents["network"].given["machine"].precision == "bf16"
 
 
+def test_a_recipe_under_a_teacher_is_that_of_all_taught_students_and_of_nothing_else(base):
+    same = "student.taught={epochs: 1, p: 4, k: 2, lr: 0.001, augmentation: {pad: 2}}"
+    assert not anew(base, same)
+    found = anew(base, same.replace("0.001", "0.002"))
+    assert kinds(found) == {"students"}
+    taught = {label for label in base[1] if label.startswith("student+kd")}
+    assert {label for label in found if label.startswith("student")} == taught
+    assert "evaluation student vehicles seed 0 on vehicles" not in found
+
+
 def test_experts_in_another_order_are_other_gates(base):
     """Whose projections would be loaded for the wrong experts."""
     file = tiny.write(base[0].parents[1], "turned", experts=dict(reversed(tiny.TREE["experts"].items())))

@@ -52,6 +52,11 @@ def test_stages_must_leave_epochs_for_the_networks_own_size():
         load("params/smoke.yaml", ["student.recipe.stages=[{epochs: 2, size: [24, 24]}]"])
 
 
+def test_a_recipe_under_a_teacher_must_be_as_long_as_the_one_alone():
+    with pytest.raises(ParamsError, match="student: taught has 5 epochs and recipe 2: give both as many"):
+        load("params/smoke.yaml", ["student.taught={epochs: 5, lr: 1.0e-2}"])
+
+
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_stages_and_averaged_weights_are_carried_on_to_the_bit(tmp_path, stop_after):
     recipe = Recipe(epochs=3, p=4, k=2, lr=1e-2, ema=0.9, stages=[{"epochs": 2, "size": SMALL}])

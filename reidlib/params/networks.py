@@ -116,3 +116,20 @@ class NetworkParams(Strict):
 
 class ExpertParams(NetworkParams):
     stands_in_for: str | None = Field(None, description="what the paper has in this one's place, if it is a stand-in")
+
+
+class StudentParams(NetworkParams):
+    taught: Recipe | None = Field(None, description="recipe under a teacher, where another is better there; null: the same")
+
+    @model_validator(mode="after")
+    def as_long(self):
+        if self.taught and self.taught.epochs != self.recipe.epochs:
+            raise ValueError(
+                f"taught has {self.taught.epochs} epochs and recipe {self.recipe.epochs}: give both as many, or what a teacher "
+                "adds can't be told from what longer training does"
+            )
+        return self
+
+    def under(self, teacher: str | None) -> NetworkParams:
+        """The student as it is trained under a teacher, or alone (None)."""
+        return self.model_copy(update={"recipe": self.taught}) if teacher and self.taught else self

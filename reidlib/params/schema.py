@@ -15,6 +15,7 @@ from reidlib.params.networks import (
     Recipe,
     Size,
     Strict,
+    StudentParams,
     Weight,
 )
 
@@ -163,7 +164,7 @@ class StudyParams(Strict):
     datasets: dict[Name, DatasetParams] = Field(min_length=1)
     experts: dict[Name, ExpertParams] = Field(min_length=2)
     moe: MoeParams
-    student: NetworkParams
+    student: StudentParams
     distillation: DistillationParams
     peers: dict[Name, PeerParams] = {}
     best_expert: dict[str, str] = Field({}, description="by data set, the expert to beat: chosen on validation identities")
@@ -193,7 +194,10 @@ class StudyParams(Strict):
 
     @property
     def recipes(self) -> dict[str, Recipe]:
-        return {place: network.recipe for place, network in self.networks.items()} | {"moe": self.moe.recipe}
+        """By their places in the file."""
+        own = {f"{place}.recipe": network.recipe for place, network in self.networks.items()}
+        taught = {"student.taught": self.student.taught} if self.student.taught else {}
+        return own | {"moe.recipe": self.moe.recipe} | taught
 
     @property
     def encoders(self) -> dict[str, EncoderParams]:
@@ -257,7 +261,7 @@ class StudyParams(Strict):
             for name, spec in self.datasets.items():
                 if spec.builtin and recipe.p > spec.builtin.train_ids:
                     few = f"'{name}' has {spec.builtin.train_ids} training identities"
-                    raise ValueError(f"{where}.recipe.p is {recipe.p}, but data set {few}")
+                    raise ValueError(f"{where}.p is {recipe.p}, but data set {few}")
         return self
 
 
