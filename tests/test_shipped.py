@@ -149,7 +149,8 @@ def test_what_comes_with_the_project_is_what_its_params_ask_for():
     files = sorted((ROOT / study.shipped).glob("*.safetensors"))
     for file in files:
         inputs, name = read_record(file)["inputs"], file.name.partition("-")[2].partition("-")[0]
-        spec = study.experts[name] if file.name.startswith("expert-") else study.student
+        student = study.student.under("a teacher" if file.name.startswith("student+kd-") else None)
+        spec = study.experts[name] if file.name.startswith("expert-") else student
         assert inputs["encoder"] == plain(spec.encoder.model_copy(update={"weights": None})), file
         assert inputs["recipe"] == plain(spec.recipe), file
     assert sum(file.name.endswith("-seed-0.safetensors") for file in files) == 5
