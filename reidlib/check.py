@@ -12,6 +12,7 @@ from reidlib.encoders import build
 from reidlib.methods import parse
 from reidlib.peers import PeerNetwork
 from reidlib.study import Study
+from reidlib.training import Machine
 from reidlib.weights import WeightsError
 
 LEFT = 0.25  # of the peak learning rate: with less, another size comes late
@@ -86,6 +87,9 @@ def oddities(study: Study) -> list[str]:
     for name in study.params.datasets:
         dataset = study.dataset(name)
         found += [f"data set '{name}': {note}" for note in [*dataset.notes, *study.plan.data.shared_pictures(name)]]
+    for place, network in study.params.networks.items():
+        if Machine(study.params.device, network.precision or study.params.precision).crawls():
+            found.append(f"{place}: this processor has no instructions for bf16 or AVX-512, so its precision is float32")
     return found + [f"{place}.stages: {late}" for place, recipe in study.params.recipes.items() if (late := _late(recipe))]
 
 

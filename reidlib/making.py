@@ -82,7 +82,8 @@ def make_taught(unit: Unit, store: Store, folder: Path) -> None:
     if kd.teacher == "online":
         network = load_teacher(unit, store)
         width = network.dim
-        teacher = OnlineTeacher(network.to(unit.given["machine"].torch_device()), unit.inputs["precision"])
+        accelerator = unit.given["machine"].accelerator()
+        teacher = OnlineTeacher(network.to(accelerator.device), accelerator.mixed_precision)
     else:
         teacher = cached_teacher(unit, store)
         width = teacher.embedding.shape[-1]

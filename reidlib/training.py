@@ -38,7 +38,7 @@ class Machine:
     def accelerator(self) -> Accelerator:
         """accelerate's view of this machine; processes that were launched together meet here.
 
-        Raises ValueError where there is no such device.
+        Its precision is float32 in place of bf16 where that `crawls`. Raises ValueError where there is no such device.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device: cuda, but torch finds no GPU here; set device to auto or cpu")
@@ -46,7 +46,14 @@ class Machine:
         AcceleratorState._reset_state(reset_partial_state=True)
         cpu = self.device == "cpu" or (processes.launched() > 1 and not torch.cuda.is_available())
         patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # others may train what these processes wait for
-        return Accelerator(mixed_precision=self.precision, cpu=cpu, kwargs_handlers=[patience])
+        precision = "no" if self.crawls() else self.precision
+        return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
+
+    def crawls(self) -> bool:
+        """Whether bf16 is asked of a CPU for which torch has only a plain loop, forty times as slow as float32."""
+        on_cpu = self.device == "cpu" or not torch.cuda.is_available()
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return self.precision == "bf16" and on_cpu and not fast
 
     def torch_device(self) -> torch.device:
         return self.accelerator().device

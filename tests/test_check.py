@@ -320,3 +320,11 @@ def test_a_size_that_comes_when_the_learning_rate_is_spent_is_told(tmp_path, epo
     changes = {"student.recipe.epochs": 15, "student.recipe.stages": [{"epochs": epochs, "size": [16, 16]}]}
     told = check.oddities(open_study(tiny.write(tmp_path, changes=changes)))
     assert [line.partition(", at")[0] for line in told if line.startswith("student")] == said
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_precision_that_the_processor_lacks_is_told(tmp_path, monkeypatch, fast):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: fast)
+    told = check.oddities(open_study(tiny.write(tmp_path, changes={"student.precision": "bf16"})))
+    said = "student: this processor has no instructions for bf16 or AVX-512, so its precision is float32"
+    assert [line for line in told if "bf16" in line] == ([] if fast else [said])

@@ -302,9 +302,15 @@ def test_a_machine_is_as_it_says_whatever_came_before(tmp_path):
     fit(model, tmp_path / "b", epochs=1, machine=Machine("cpu", "bf16"))
     assert model.forward.__func__ is Embedder.forward, "accelerate's wrapper must not outlive the training"
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert Machine("cpu", "bf16").accelerator().mixed_precision == "bf16"
     assert Machine("cpu").accelerator().mixed_precision == "no"
     assert embed(model, coloured(), Machine("cpu", "bf16")).dtype == np.float32
+
+
+@pytest.mark.parametrize("fast, computed", [(True, "bf16"), (False, "no")])
+def test_bf16_is_computed_where_the_processor_can(monkeypatch, fast, computed):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: fast)
+    assert Machine("cpu", "bf16").accelerator().mixed_precision == computed
+    assert Machine("cpu", "bf16").crawls() != fast and not Machine("cpu").crawls()
 
 
 class Elsewhere(nn.Module):
