@@ -4,10 +4,10 @@
     gallery.search(vectors, top=10, where="camid != 3 and time >= '2026-11-01'")
     gallery.add(more), gallery.remove(ids), gallery.save("gallery/"), Gallery.load("gallery/")
 
-Up to EXACT pictures every vector is looked at, and answers are exact. Beyond, the nearest `PROBED` of 4 sqrt(N) cells are (an
+Up to EXACT pictures every vector is looked at, and answers are exact. Beyond, the nearest twentieth of 4 sqrt(N) cells is (an
 inverted file, Jégou, Douze and Schmid, "Product quantization for nearest neighbor search", TPAMI 2011, without the
-quantization), which loses a few answers and takes a fraction of the time. A filter is applied before the search, not after it:
-whoever is allowed is found, however few they are.
+quantization), which loses a few answers in a hundred and takes a fraction of the time (results/benchmarks). A filter is applied
+before the search, not after it: whoever is allowed is found, however few they are.
 """
 
 import shutil
@@ -22,7 +22,7 @@ import pandas as pd
 from reidlib.data import DataError
 
 EXACT = 20_000
-PROBED = 32
+PROBED, LEAST = 1 / 20, 32  # of the cells, and how many at least
 
 
 @dataclass
@@ -54,8 +54,8 @@ class Gallery:
                 1, min(len(table) // 39, round(4 * len(table) ** 0.5))
             )  # 39 vectors a cell are what faiss wants to see
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
-            index.cp.seed, index.cp.max_points_per_centroid = 0, 64  # more make it slower and hardly better
-            index.nprobe = PROBED
+            index.cp.seed, index.cp.max_points_per_centroid, index.cp.niter = 0, 64, 10  # more: slower, hardly better
+            index.nprobe = max(LEAST, round(PROBED * cells))
             index.train(vectors)
         gallery = cls(index, table.drop(columns="embedding").iloc[:0], 0)
         gallery.add(table)

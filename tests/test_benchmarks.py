@@ -97,7 +97,26 @@ def test_searches_find_what_the_product_finds():
     assert (table.loc[table["method"].isin([retrieval.OURS, retrieval.PRODUCT]), "recall"] == 1).all()  # small, so exact
     assert (table.loc[table["method"] == retrieval.OURS, "filtered"] == 1).all() and (table["recall"] > 0.8).all()
     said = page.shown(table)
-    assert list(said.columns[-4:]) == ["found", "of one camera", "index (MB)", "build (s)"]
+    assert list(said.columns[-5:]) == ["queries / s", "found", "of one camera", "index (MB)", "build (s)"]
+
+
+def test_searched_vectors_lie_as_a_students():
+    """Not as white noise, in which nothing is near anything."""
+    query, gallery, camid = search.draw("50x4000x512")
+    assert gallery.shape == (4000, 512) and gallery.dtype == np.float32 and set(camid) == set(range(6))
+    np.testing.assert_allclose(np.linalg.norm(gallery, axis=1), 1, rtol=1e-5)
+    variances = np.sort(np.linalg.eigvalsh(np.cov(gallery.T)))[::-1]
+    assert 20 < np.searchsorted(np.cumsum(variances) / variances.sum(), 0.5) < 40  # directions; of white noise 220
+    similarity = np.sort(query @ gallery.T, axis=1)[:, ::-1]
+    assert similarity[:, 0].mean() > 0.6 and np.median(similarity) < 0.05  # the same identity's and the others'
+
+
+def test_an_index_that_is_long_to_build_is_left_out(monkeypatch):
+    monkeypatch.setattr(search, "PATIENCE", 0)
+    table = search.run(Machine("cpu"), quick=True)
+    rest = table[table["runs"] == 0]
+    assert set(rest["method"]) == set(search.METHODS) & set(table["method"]) and set(rest["size"]) == {"20x2000x16"}
+    assert set(page.shown(table).loc[rest.index, "seconds"]) == {"left out"}
 
 
 def test_time_to_accuracy(tmp_path):
