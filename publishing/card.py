@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from reidlib import agenda
 from reidlib.comparisons import compare
 from reidlib.methods import ELSEWHERE, Student, label, parse
 from reidlib.models import Embedder, deployed
@@ -24,7 +25,7 @@ def release(study: Study, results: Results, folder: Path) -> Path:
     method = parse(wanted.method)
     if not isinstance(method, Student):
         raise ValueError(f"{study.name}: release.method is '{method}', which is no student")
-    spec = study.params.ablations.sizes[method.size] if method.size else study.params.student.encoder
+    spec = agenda.varied(study.params, method)[0].encoder
     model = study.model(method, wanted.dataset, seed)
     folder.mkdir(parents=True)
     file = folder / f"{re.sub(r'[^a-z0-9]+', '-', str(method))}.safetensors"
@@ -47,7 +48,14 @@ def _card(study: Study, results: Results, method: Student, model: Embedder, spec
         name = params.datasets[test].title or test
         where = "its own test set" if test == wanted.dataset else "never seen in training"
         scores.append(f"| {name} | {where} | {mAP} ({low} to {high}) | {rank} | {found.queries} of {found.identities} |")
-    recipe = yaml.safe_dump(params.student.recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False).strip()
+    varied, kd = agenda.varied(params, method)
+    how = varied.recipe.model_dump(mode="json", exclude_defaults=True)
+    how |= (
+        {"distillation": kd.model_dump(mode="json", exclude_defaults=True, exclude={"teachers"})}
+        if method.taught_by
+        else {}
+    )
+    recipe = yaml.safe_dump(how, sort_keys=False).strip()
     names = {name: spec.title or name for name, spec in params.datasets.items()}
     title, (height, width) = label(method), model.encoder.size
     count = sum(parameter.numel() for parameter in deployed(copy.deepcopy(model)).parameters())

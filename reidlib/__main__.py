@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reidlib.sources import PROJECT
 
+RELEASED = "results/market1501/weights/student-kd-moe.safetensors"
 MANY = ("embeddings", "evaluation")  # kinds of units of which the finished ones are counted, not listed
 
 
@@ -64,6 +65,7 @@ def embed(args) -> int:
     from reidlib import deploy, folders  # here: torch takes seconds, and --help should not
 
     files = folders.pictures(args.places)
+    _writable(args.output)
     table = folders.embed_pictures(deploy.open_network(args.network or default_network()), files)
     folders.write_table(table, args.output)
     print(f"{args.output}: {len(table)} embeddings of {len(table['embedding'][0])} numbers", file=sys.stderr)
@@ -75,6 +77,10 @@ def search(args) -> int:
 
     gallery = folders.read_table(args.gallery)
     queries = folders.embed_pictures(deploy.open_network(args.network or default_network()), folders.pictures(args.places))
+    of, by = (table.attrs.get("network") for table in (gallery, queries))
+    if of != by:
+        print(f"{args.gallery} was embedded by {of or 'an unknown network'}, the pictures now by {by}: unless one is an export of the "
+              "other, similarities mean nothing (--network names one)", file=sys.stderr)  # fmt: skip
     print(folders.search(gallery, queries, args.top).to_csv(sep="\t", index=False, float_format="%.4f"), end="")
     return 0
 
@@ -82,18 +88,16 @@ def search(args) -> int:
 def export(args) -> int:
     import tempfile
 
-    import numpy as np
-
     from reidlib import deploy, folders
-    from reidlib.data.store import read_image
 
+    _writable(args.output)
     model = deploy.open_network(args.network or default_network())
     if not args.int8:
         deploy.export(model, args.output)
     else:
         files = folders.pictures([args.int8])
         some = files[:: -(-len(files) // deploy.CALIBRATION)]
-        pixels = np.stack([read_image(file, deploy.picture_size(model)).transpose(2, 0, 1) for file in some])
+        pixels = folders.read_pictures(some, deploy.picture_size(model))
         with tempfile.TemporaryDirectory() as folder:
             deploy.quantize(deploy.export(model, Path(folder) / "float.onnx"), args.output, pixels)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
@@ -129,12 +133,17 @@ def far(folder: Path) -> str:
 
 def default_network() -> Path:
     """The trained student that comes with this project."""
-    found = sorted((PROJECT / "results").glob("*/weights/*.safetensors"))
-    if not found:
-        raise ValueError("no trained student comes with this project yet: name a file with --network (a study whose params "
-                         "have `release` writes one to results/<study>/weights/)")  # fmt: skip
-    print(f"network: {found[0].relative_to(PROJECT)}", file=sys.stderr)
-    return found[0]
+    if not (PROJECT / RELEASED).is_file():
+        raise ValueError(f"{RELEASED}, the student that comes with this project, is not there: name a file with --network (a study "
+                         "whose params have `release` writes one to results/<study>/weights/)")  # fmt: skip
+    print(f"network: {RELEASED}", file=sys.stderr)
+    return PROJECT / RELEASED
+
+
+def _writable(file: Path) -> None:
+    """Refuse a file that can't be written before the work that it is to hold. Raises ValueError."""
+    if not file.parent.is_dir():
+        raise ValueError(f"{file}: there is no folder {file.parent}; make it, or name another")
 
 
 if __name__ == "__main__":

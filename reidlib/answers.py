@@ -69,13 +69,17 @@ def _spread(ap: np.ndarray, rows: int) -> np.ndarray:
 
 
 def ranked(study: Study, method: str, dataset: str, seed: int, places: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k of the gallery, without what the protocol ignores, for the queries at `places`; whether correct."""
+    """The first k of the gallery, without what the protocol ignores, for the queries at `places`; whether correct.
+
+    Fewer where fewer count for one of them: int and bool [queries, k at most].
+    """
     query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
     query = EmbeddingSet(query.features[places], query.pid[places], query.camid[places])
-    orders, hits = [], []
+    orders, hits, counted = [], [], k
     for rows, block in distance_blocks(query.features, gallery.features):
         same = query.pid[rows, None] == gallery.pid
         ignored = (gallery.pid == JUNK) | (same & (query.camid[rows, None] == gallery.camid))
+        counted = min(counted, (~ignored).sum(1).min())
         orders.append(np.argsort(np.where(ignored, np.inf, block.cpu().numpy()), axis=1, kind="stable")[:, :k])
         hits.append(np.take_along_axis(same, orders[-1], axis=1))
-    return np.concatenate(orders), np.concatenate(hits)
+    return np.concatenate(orders)[:, :counted], np.concatenate(hits)[:, :counted]

@@ -41,7 +41,8 @@ class Catalog:
         spec = self.params.datasets[name]
         data_root = folder(self.root, "REIDLIB_DATA", self.params.data_root, "data")
         root = self._drawn(spec) if spec.builtin else data_root / spec.root
-        options = {"table": self.root / os.path.expanduser(spec.table)} if spec.table else {}
+        places = [folder / os.path.expanduser(spec.table) for folder in (self.root, data_root, root)] if spec.table else []
+        options = {"table": next((file for file in places if file.is_file()), places[0])} if places else {}
         dataset = load(spec.layout, root, **options)
         return validation_split(dataset, self.validation, seed=0) if self.validation else dataset
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from reidlib.comparisons import Comparison, best_expert, best_taught, by_seed, compare, gain, headroom
 from reidlib.methods import TAUGHT, label, taught_by
@@ -63,12 +64,13 @@ def claims(results: Results) -> pd.DataFrame:
     also says whether it stands with all differences of the ledger taken together (Holm 1979).
     """
     found = [(claim, line) for claim in CLAIMS for line in claim.measure(results, claim)]
-    corrected, lines = holm([line.p for _, line in found if line.p is not None]), []
-    stands = iter(corrected < 0.05)
+    # two claims may come to one question: the best taught student may be the best expert's
+    questions = list(dict.fromkeys((*line[:3], line.p) for _, line in found if line.p is not None))
+    stands, lines = dict(zip(questions, holm([p for *_, p in questions]) < 0.05)), []
     for claim, (*numbers, verdict, basis, p) in found:
-        also = "" if p is None else "also" if next(stands) else "not"
-        if also and verdict != UNDECIDED:
-            basis += f"; {also} {CORRECTED}".replace(r"(\d+)", str(len(corrected)))
+        if p is not None and verdict != UNDECIDED:
+            also = "also" if stands[*numbers, p] else "not"
+            basis += f"; {also} {CORRECTED}".replace(r"(\d+)", str(len(questions)))
         lines.append((f"{claim.number} {claim.statement}", claim.paper, *numbers, verdict, basis))
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -101,6 +103,8 @@ def _verdict(low: float, high: float, bound: float) -> str:
 def _difference(found: Comparison, basis: str) -> Line:
     """A difference in percent or points, claimed to be above zero, and its verdict where there are the seeds for one."""
     numbers = [100 * value for value in found[:3]]
+    if np.isnan(found.low):
+        return Line(*numbers, OPEN, f"{basis}; the queries of one identity give no interval")
     if found.seeds < SEEDS:
         return Line(*numbers, OPEN, f"{basis}; a difference between trained methods needs at least {SEEDS} seeds")
     return Line(*numbers, HOLDS if found.low > 0 else FAILS if found.high <= 0 else UNDECIDED, basis, found.p)
@@ -109,6 +113,17 @@ def _difference(found: Comparison, basis: str) -> Line:
 def _stand_ins(results: Results) -> str:
     names = [name for name, expert in results.params.experts.items() if expert.stands_in_for]
     return f"; {' and '.join(names)} stand in for the paper's experts" if names else ""
+
+
+def _other_experts(results: Results) -> str:
+    """Which experts are not the paper's, an image encoder of CLIP and one of ALIGN, in words; "" where they are."""
+    if stand_ins := _stand_ins(results):
+        return stand_ins
+    encoders = {name: expert.encoder for name, expert in results.params.experts.items()}
+    sources = sorted(encoder.source for encoder in encoders.values() if encoder.miniature is None)
+    if sources == ["align", "open_clip"]:
+        return ""
+    return f": {', '.join(f'{name} ({encoder.name})' for name, encoder in encoders.items())}"
 
 
 def _data(results: Results, dataset: str) -> str:
@@ -164,8 +179,8 @@ def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[Line]:
             of = "identities and queries" if found.identities else "queries"
             over = f"{found.seeds} seeds, Student's t" if found.seeds > 1 else f"one seed, bootstrap over {of}"
             numbers, basis = (100 * found.mean, 100 * low, 100 * high), f"{name}: {queries} queries, {over}"
-            if stand := _stand_ins(results):
-                yield Line(*numbers, OPEN, f"{basis}; other experts than the paper's{stand}")
+            if others := _other_experts(results):
+                yield Line(*numbers, OPEN, f"{basis}; other experts than the paper's{others}")
             else:
                 yield Line(*numbers, _verdict(*numbers[1:], float(claim.paper)), basis)
             return
@@ -180,7 +195,7 @@ def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Itera
         rows = configured(results.rows, configuration)
         table = costs(rows)
         student = next((method for method in (TAUGHT, "student") if method in table.index), None)
-        base = clip(table.index) if than == "clip" else than
+        base = clip(table.index, results.params.experts) if than == "clip" else than
         if student is None or base not in table.index:
             yield _open(f"{networks}: not measured by this study")
             continue
@@ -194,8 +209,9 @@ def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Itera
             detail += f", {measured_on(results.provenance)}"
         if runs and student in spread.index and base in spread.index:
             relative = MEDIAN / np.sqrt(runs) * np.hypot(spread[student] / small, spread[base] / large)
-            low, high = (100 * (1 - small / large * (1 + 1.96 * sign * relative)) for sign in (1, -1))
-            detail += f", 95 % interval from the interquartile ranges of {runs} runs"
+            half = stdtrit(runs - 1, 0.975) * relative if runs > 1 else np.nan  # right in 93 to 98 % from 3 runs on
+            low, high = (100 * (1 - small / large * (1 + sign * half)) for sign in (1, -1))
+            detail += f", 95 % interval from the interquartile ranges of {runs} runs of one session"
         measured = 100 * (1 - small / large)
         bounds = (measured, measured) if np.isnan(low) else (low, high)
         verdict = _verdict(*bounds, float(claim.paper))

@@ -40,7 +40,7 @@ def compare(
 
     The number is made of the rows, mean over the seeds that all cells have; the interval around it comes from
     `stats.resamples` of identities, their queries and seeds. `queries` and `identities` count the first cell's. None where
-    a cell has no rows.
+    a cell has no rows; interval and p are NaN where a test set has one identity, of which none can be drawn.
     """
     values = [by_seed(rows, *cell) for cell in cells]
     seeds = sorted(set.intersection(*(set(value.index) for value in values)))
@@ -50,10 +50,12 @@ def compare(
     aps = [np.stack([evaluations[f"{name}|{seed}|ap"] for seed in seeds]) for name in names]
     tests = [test for *_, test in cells]
     identities = {test: evaluations[f"{test}|pid"] for test in tests if f"{test}|pid" in evaluations}
-    of_queries, drawn = resamples(statistic, aps, tests, identities)
     mean = float(statistic(*(value[seeds].mean() for value in values)))
-    drawn = drawn + (mean - of_queries)
     counts = len(seeds), aps[0].shape[1], len(np.unique(identities.get(tests[0], [])))
+    if min(len(np.unique(identities.get(test, range(ap.shape[1])))) for ap, test in zip(aps, tests)) < 2:
+        return Comparison(mean, np.nan, np.nan, *counts, np.nan)
+    of_queries, drawn = resamples(statistic, aps, tests, identities)
+    drawn = drawn + (mean - of_queries)
     return Comparison(mean, *percentiles(drawn), *counts, p_value(drawn))
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from reidlib.data.hashes import file_hashes
 from reidlib.models import Embedder, deployed
 from reidlib.profiling import interleaved
 from reidlib.released import read_released
@@ -189,15 +190,21 @@ def comparison(
 
     Columns network, mAP (%), rank-1 (%), cosine (to the first network's embeddings: the least and the mean), latency (ms, of one
     picture), throughput (pictures a second, BATCH at once), both medians over the runs, size (MB, of the file; of a network of
-    torch, of its weights).
+    torch, of its weights without what only training needs). Of torch with one thread, as `OnnxNetwork` has by default.
     """
     machine, rows, first = Machine("cpu"), [], None
+    networks = {n: x if isinstance(x, OnnxNetwork) else deployed(copy.deepcopy(x)) for n, x in networks.items()}
     one, many = tensor(pixels["query"][:1]), tensor(pixels["gallery"][:BATCH])
-    with torch.inference_mode():
-        latency, batch = (
-            interleaved({name: partial(network, some) for name, network in networks.items()}, runs, some.device)
-            for some in (one, many)
-        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            latency, batch = (
+                interleaved({name: partial(network, some) for name, network in networks.items()}, runs, some.device)
+                for some in (one, many)
+            )
+    finally:
+        torch.set_num_threads(threads)
     for name, network in networks.items():
         found = {part: embed(network, pixels[part], machine) for part in ("query", "gallery")}
         first = found if first is None else first
@@ -220,14 +227,16 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
 
 
 def open_network(file: str | Path, threads: int = 1) -> nn.Module:
-    """A network that was handed on: released weights (.safetensors) or an exported file (.onnx).
+    """A network that was handed on: released weights (.safetensors) or an exported file (.onnx); its `origin` says which.
 
     Raises DeployError or ValueError naming the file where it is neither.
     """
     file = Path(file)
     if not file.is_file():
         raise DeployError(f"{file}: no such file; a network is a .safetensors of results/<study>/weights/ or an .onnx")
-    return OnnxNetwork(file, threads) if file.suffix == ".onnx" else read_released(file)
+    network = OnnxNetwork(file, threads) if file.suffix == ".onnx" else read_released(file)
+    network.origin = f"{file.name} ({file_hashes([file])[0][:12]})"
+    return network
 
 
 def picture_size(network: nn.Module) -> tuple[int, int]:

@@ -1,12 +1,15 @@
 """Folders of crops: which pictures are in them, their embeddings as a table, and a search in that table.
 
-gallery = embed_folder(open_network("student.safetensors"), "crops/")      DataFrame: path, embedding
-search(gallery, embed_folder(network, "query.jpg"), top=5)                  DataFrame: query, rank, similarity, path
+gallery = embed_pictures(network, pictures(["crops/"]))                     DataFrame: path, embedding
+search(gallery, embed_pictures(network, pictures(["query.jpg"])), top=5)    DataFrame: query, rank, similarity, path
+
+network: of deploy.open_network("student.safetensors").
 """
 
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from reidlib.content import write_atomically
 from reidlib.data import DataError
 from reidlib.data.dataset import first_five
 from reidlib.data.store import read_image
@@ -45,16 +49,9 @@ def embed_pictures(network: nn.Module, files: Sequence[Path]) -> pd.DataFrame:
     """Columns path (absolute) and embedding (float32 [D], of length 1), a row a picture; cosine is a plain product.
 
     Pictures are decoded as in the study (`data.store.read_image`). Those that can't be are left out, and stderr says which.
-    Raises DataError where none is left.
+    The table's attrs["network"] says which network it was. Raises DataError where none is left.
     """
-    size, rows, failures = picture_size(network), [], []
-
-    def read(file: Path) -> np.ndarray | str:
-        try:
-            return read_image(file, size)
-        except Exception as error:  # Pillow promises no kind, and broken files bring out many
-            return f"{file} ({type(error).__name__}: {error})"
-
+    read, rows, failures = partial(_read, size=picture_size(network)), [], []
     with ThreadPoolExecutor() as pool, tqdm(total=len(files), desc="embed", unit="picture") as bar, torch.inference_mode():
         for start in range(0, len(files), BATCH):
             part = files[start : start + BATCH]
@@ -66,13 +63,33 @@ def embed_pictures(network: nn.Module, files: Sequence[Path]) -> pd.DataFrame:
                 vectors = normalize(network(batch).float(), dim=1).numpy()
                 rows += zip((str(file.resolve()) for file in good), vectors)
             bar.update(len(part))
+    _tell(failures, len(files))
+    table = pd.DataFrame(rows, columns=["path", "embedding"])
+    table.attrs["network"] = getattr(network, "origin", None)
+    return table
+
+
+def read_pictures(files: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
+    """Some pictures at once, uint8 [N, 3, h, w]; those that can't be read are left out as in `embed_pictures`."""
+    read = [_read(file, size) for file in files]
+    _tell([said for said in read if isinstance(said, str)], len(files))
+    return np.stack([pixels for pixels in read if not isinstance(pixels, str)]).transpose(0, 3, 1, 2)
+
+
+def _read(file: Path, size: tuple[int, int]) -> np.ndarray | str:
+    """A picture, uint8 [h, w, 3]; where it can't be read, which one and why."""
+    try:
+        return read_image(file, size)
+    except Exception as error:  # Pillow promises no kind, and broken files bring out many
+        return f"{file} ({type(error).__name__}: {error})"
+
+
+def _tell(failures: list[str], count: int) -> None:
+    """Say which of `count` pictures could not be read. Raises DataError where none could."""
     if failures:
-        print(
-            f"left out, for {len(failures)} of {len(files)} pictures can't be read: {first_five(failures)}", file=sys.stderr
-        )
-    if not rows:
+        print(f"left out, for {len(failures)} of {count} pictures can't be read: {first_five(failures)}", file=sys.stderr)
+    if len(failures) == count:
         raise DataError("none of the pictures can be read")
-    return pd.DataFrame(rows, columns=["path", "embedding"])
 
 
 def search(gallery: pd.DataFrame, queries: pd.DataFrame, top: int = 10) -> pd.DataFrame:
@@ -95,7 +112,7 @@ def search(gallery: pd.DataFrame, queries: pd.DataFrame, top: int = 10) -> pd.Da
 
 def write_table(table: pd.DataFrame, file: str | Path) -> None:
     """A table of embeddings as Parquet, embeddings as lists of float32, which every vector database takes."""
-    table.assign(embedding=[row.tolist() for row in table["embedding"]]).to_parquet(file, index=False)
+    write_atomically(Path(file), lambda partial: table.to_parquet(partial, index=False))
 
 
 def read_table(file: str | Path) -> pd.DataFrame:

@@ -22,6 +22,8 @@ import pandas as pd
 from reidlib.data import DataError
 
 EXACT = 20_000
+FILES = ("index.faiss", "table.parquet")  # of a saved gallery
+RESERVED = {"query", "rank", "similarity", "id"}  # columns of an answer
 PROBED, LEAST = 1 / 20, 32  # of the cells, and how many at least
 
 
@@ -115,14 +117,22 @@ class Gallery:
             raise DataError(f"where: '{where}' can't be asked of the columns {columns} ({error})") from error
 
     def save(self, folder: str | Path) -> None:
-        """Write it to a folder, which is there whole or as it was."""
+        """Write it to a folder of its own, in the place of a gallery saved there before. Raises DataError where it is no such."""
         folder = Path(folder)
+        if folder.exists() and not (folder.is_dir() and {*FILES} >= {file.name for file in folder.iterdir()}):
+            raise DataError(
+                f"{folder} is there and is no saved gallery, which would take its place: name a folder of its own"
+            )
         draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
         draft.mkdir(parents=True)
-        faiss.write_index(self.index, str(draft / "index.faiss"))
-        table = self.table.rename_axis("id").reset_index()
-        table.attrs["next_id"] = self.next_id
-        table.to_parquet(draft / "table.parquet", index=False)
+        try:
+            faiss.write_index(self.index, str(draft / FILES[0]))
+            table = self.table.rename_axis("id").reset_index()
+            table.attrs["next_id"] = self.next_id
+            table.to_parquet(draft / FILES[1], index=False)
+        except BaseException:
+            shutil.rmtree(draft)
+            raise
         if folder.exists():
             old = folder.rename(folder.with_name(f"{draft.name}.old"))
             draft.rename(folder)
@@ -135,8 +145,8 @@ class Gallery:
         """What `save` wrote. Raises DataError where a part is missing, damaged, or the two are not of one gallery."""
         folder = Path(folder)
         try:
-            index = faiss.read_index(str(folder / "index.faiss"))
-            table = pd.read_parquet(folder / "table.parquet")
+            index = faiss.read_index(str(folder / FILES[0]))
+            table = pd.read_parquet(folder / FILES[1])
             next_id = int(table.attrs["next_id"])
             table = table.set_index("id").rename_axis(None)
         except Exception as error:  # faiss raises RuntimeError for all, pandas and pyarrow what they please
@@ -147,11 +157,16 @@ class Gallery:
 
 
 def _vectors(table: pd.DataFrame) -> np.ndarray:
-    """The column embedding as float32 [N, D], C-contiguous. Raises DataError where there is none or they differ in width."""
+    """The column embedding as float32 [N, D], C-contiguous.
+
+    Raises DataError where there is none, they differ in width, or another column is called as one of an answer's.
+    """
     if "embedding" not in table or not len(table):
         raise DataError(
             "a gallery is built of a table with a column embedding and at least a row: reidlib.folders makes one"
         )
+    if taken := RESERVED & set(table.columns):
+        raise DataError(f"a gallery's answers have a column {min(taken)} of their own: call that of the table otherwise")
     try:
         return np.ascontiguousarray(np.stack(table["embedding"].to_list()), np.float32)
     except ValueError as error:

@@ -57,7 +57,9 @@ def cost_rows(study: Study, configuration: str = "") -> pd.DataFrame:
 def tried(study: Study) -> pd.DataFrame:
     """What was tried on held-out training identities, params/<study>.validation.csv: a row a run; empty where nothing was."""
     file = study.root / "params" / f"{study.name}.validation.csv"
-    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["dataset", "method", "setting", "mAP"])
+    if not file.exists():
+        return pd.DataFrame(columns=["dataset", "method", "setting", "mAP"])
+    return pd.read_csv(file, keep_default_na=False, na_values=[""], dtype={"dataset": str})  # one may be called NA, or 7
 
 
 def gather(study: Study) -> Results:

@@ -36,8 +36,9 @@ def make_peer_embeddings(unit: Unit, store: Store, folder: Path) -> dict[str, np
 
 def make_raw(unit: Unit, store: Store, folder: None) -> dict[str, np.ndarray]:
     """Raw pixels: each picture shrunk to 16 x 16."""
-    pixels = torch.from_numpy(np.array(load_pixels(unit.parents["pixels"], store))).float()
-    small = torch.nn.functional.interpolate(pixels, (16, 16), mode="area")
+    pixels = load_pixels(unit.parents["pixels"], store)
+    some = (torch.from_numpy(pixels[start : start + 256].astype(np.float32)) for start in range(0, len(pixels), 256))
+    small = torch.cat([torch.nn.functional.interpolate(part, (16, 16), mode="area") for part in some])
     return {"embeddings": (small.flip(3) if unit.inputs["mirrored"] else small).flatten(1).numpy()}
 
 

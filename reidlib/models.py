@@ -94,7 +94,7 @@ class RoutedExperts(nn.Module):
         for i, expert in enumerate(self.experts):
             chosen = (choice == i).nonzero().squeeze(1)
             if len(chosen):
-                out[chosen] = self.fusion.alone(i, expert(images[chosen]))
+                out[chosen] = self.fusion.alone(i, expert(images[chosen])).to(out.dtype)  # autocast's is another
         return out
 
 

@@ -132,11 +132,12 @@ class Plan:
                       parents: dict, place: str, more: dict | None = None, uses: tuple = ()) -> Unit:  # fmt: skip
         """A network that is trained on pictures."""
         encoder, labels, inputs = spec.encoder, self.data.labels(dataset), self._network_inputs(spec, dataset, seed)
-        inputs |= {"recipe": self._recipe(spec.recipe, dataset), "identities": digest(labels.tolist()), **(more or {})}
+        recipe = self._recipe(spec.recipe, dataset)
+        inputs |= {"recipe": recipe, "identities": digest(labels.tolist()), **(more or {})}
         machine = Machine(self.params.device, inputs["precision"])
         given = {"encoder": encoder, "labels": labels, "weights_root": self.weights_root, "machine": machine}
         parents = {"pixels": self.pixels(dataset, "train"), **parents}
-        parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(spec.recipe.stages)}
+        parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(recipe.stages)}
         uses = (builder(encoder), *uses)
         return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
 

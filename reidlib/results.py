@@ -8,7 +8,7 @@ All that is shown (tables, figures, claims, the report) is made of a `Results`, 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from reidlib import params
 from reidlib.content import differences, output_folder
 from reidlib.data.hashes import file_hashes
 from reidlib.methods import ELSEWHERE, Expert, Method, label, parse
-from reidlib.params import StudyParams
+from reidlib.params import ExpertParams, StudyParams
 from reidlib.stats import seed_interval
 
 COLUMNS = ["study", "method", "train_dataset", "test_dataset", "seed", "metric", "value"]
@@ -87,7 +87,9 @@ def read(folder: Path, output: Path | None = None, params_file: Path | None = No
     was, hashes = provenance.get("files", {}), _hashes(folder)
     marks = [f"{name} was edited after it was published" for name in FILES if hashes[name] != was.get(name)]
     marks += _changed_since(published, params_file)
-    rows = pd.read_csv(folder / "results.csv", converters={"value": float})  # pandas' own parser may round
+    # names stay what they are: one may be a number, or NA; and pandas' own parser of numbers may round
+    kinds = dict.fromkeys(("study", "method", "train_dataset", "test_dataset", "metric"), str)
+    rows = pd.read_csv(folder / "results.csv", keep_default_na=False, dtype=kinds, converters={"value": float})
     evaluations = load_file(folder / "evaluations.safetensors")
     output = output or Path("artifacts", study, "explored")
     return Results(study, published, rows, evaluations, provenance, output, tuple(marks), folder)
@@ -245,7 +247,8 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
     return rows.pivot_table(index="method", columns="metric", values="value", sort=False).reindex(columns=COSTS)
 
 
-def clip(methods: Sequence[str]) -> str:
-    """The expert that is CLIP, or is first named and so stands in for it; "" where there is no expert."""
-    experts = [method for method in methods if isinstance(parse(method), Expert)]
-    return "expert:clip" if "expert:clip" in experts else next(iter(experts), "")
+def clip(methods: Sequence[str], experts: Mapping[str, ExpertParams]) -> str:
+    """The expert that is CLIP or, by the params, stands in for it, else the first of `methods`; "" where there is none."""
+    there = [method for method in methods if isinstance(parse(method), Expert)]
+    named = (str(Expert(name=name)) for name, spec in experts.items() if "clip" in (spec.stands_in_for or "").lower())
+    return next((method for method in ("expert:clip", *named, *there) if method in there), "")

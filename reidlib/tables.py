@@ -14,6 +14,7 @@ from pylatexenc.latexencode import UnicodeToLatexEncoder
 
 from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, gain, kd_variants
 from reidlib.methods import TAUGHT, Expert, Moe, Student, label, parse, taught_by
+from reidlib.params import ExpertParams
 from reidlib.results import Results, at_home, clip, configured, costs, datasets, evaluated, select, summary, title
 
 
@@ -43,10 +44,13 @@ def main_table(
     return table.rename(index=label).rename_axis(index=None, columns=[None, None])
 
 
-def efficiency_table(results: pd.DataFrame, configuration: str | None = None) -> pd.DataFrame:
+def efficiency_table(
+    results: pd.DataFrame, configuration: str | None = None, experts: Mapping[str, ExpertParams] | None = None
+) -> pd.DataFrame:
     """A row a method: what it costs, and how much less than the MoE with the soft gate and than CLIP.
 
     configuration: of the networks measured, e.g. "paper"; by default the study's own. Empty where none was measured.
+    experts: the study's, which say what stands in for CLIP.
     """
     rows = select(configured(results, configuration))
     spread = rows[rows["metric"] == "latency_ms_iqr"].groupby("method")["value"].mean()
@@ -57,7 +61,7 @@ def efficiency_table(results: pd.DataFrame, configuration: str | None = None) ->
         "throughput (pictures/s)": table["throughput"], "memory (MB)": table["peak_memory_mb"],
         "file (MB)": table["file_mb"],
     }).map("{:.4g}".format).astype(float)  # fmt: skip
-    for method, name in {"moe:soft": "MoE", **{m: label(m) for m in [clip(table.index)] if m}}.items():
+    for method, name in {"moe:soft": "MoE", **{m: label(m) for m in [clip(table.index, experts or {})] if m}}.items():
         for metric, heading in {"parameters": "parameters", "latency_ms": "time"}.items():
             if method in table.index:
                 reduction = 100 * (1 - table[metric] / table.loc[method, metric])

@@ -27,8 +27,15 @@ class WeightsError(RuntimeError):
 
 
 def weights_file(params: EncoderParams, weights_root: str | Path | None) -> Path | None:
-    """The local file of pretrained weights; None if `weights` is null or a tag to be downloaded."""
+    """The local file of pretrained weights; None if `weights` is null or a tag to be downloaded.
+
+    Raises WeightsError where the file isn't there, and where a tag is named that the library would not look at.
+    """
     if params.weights is None or not params.weights.endswith(WEIGHT_FILES):
+        if params.source != "open_clip" and params.weights not in (None, "hub"):
+            tag = "; a tag of timm's is part of the name: timm:resnet50.a3_in1k" if params.source == "timm" else ""
+            raise WeightsError(f"weights '{params.weights}' of {params.name} are neither 'hub', the model hub's, nor a file that ends "
+                               f"in {', '.join(WEIGHT_FILES)}{tag}")  # fmt: skip
         return None
     file = Path(weights_root or ".") / params.weights
     if not file.is_file():

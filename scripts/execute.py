@@ -2,8 +2,8 @@
 
     python scripts/execute.py notebooks/02_experts.ipynb made/02/02.ipynb -p study params/demo.yaml -p expert clip
 
-The folder of the executed notebook is emptied first and holds all that it writes, figures and tables among it, so that
-nothing of an earlier run stays. The notebook itself appears there once it is whole, and made.json, which says in what
+The folder of the executed notebook holds all that it writes, figures and tables among it, and nothing else: what an earlier run
+left there goes first, and a folder that holds anything else is refused. The notebook itself appears there once it is whole, and made.json, which says in what
 state it was executed. What the notebook prints, its progress bars among it, appears line by line as it runs.
 """
 
@@ -22,6 +22,18 @@ from orphans import when_orphaned
 from traitlets.config import Config
 
 from reidlib.provenance import code, now
+from reidlib.sources import PROJECT
+
+
+def emptied(folder: Path, name: str) -> None:
+    """Make the folder, without what an earlier run of this notebook left in it. Raises SystemExit where it may be another's."""
+    left = any((folder / file).exists() for file in ("made.json", f"{name}.running.ipynb"))
+    if folder.is_dir() and any(folder.iterdir()) and not left and PROJECT / "artifacts" not in folder.parents:
+        raise SystemExit(
+            f"{folder} holds other things, and would be emptied for the executed notebook: name a folder of its own"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 class Lines:
@@ -62,8 +74,7 @@ def main() -> int:
     when_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
     lines = Lines(name)
     folder = args.done.resolve().parent
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    emptied(folder, name)
     os.environ["REIDLIB_OUTPUT"] = str(folder)
     # the kernel of this interpreter, whatever else a user has by the name python3
     os.environ |= {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}

@@ -12,8 +12,13 @@ from reidlib.study import open_study
 
 def main(file: str, folder: str) -> int:
     study = open_study(file)
+    there = Path(folder).resolve()
+    own = (there / "results.csv").exists() or study.root.resolve() / "artifacts" in there.parents
+    if there.is_dir() and any(there.iterdir()) and not own:
+        print(f"{folder} holds other things, and would be emptied: name a folder of its own", file=sys.stderr)
+        return 1
     try:
-        publishing.assemble(study, Path(folder), publishing.notebooks(study)[:-1])
+        publishing.assemble(study, there, publishing.notebooks(study)[:-1])
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

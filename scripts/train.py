@@ -26,23 +26,29 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="train nothing; a line for each training that is not finished")
     args = parser.parse_args()
     study = open_study(args.study, args.set)
-    datasets = args.dataset or agenda.trained(study.params)
+    datasets, seeds = args.dataset or agenda.trained(study.params), args.seed or study.params.seeds
+    if args.methods:
+        wanted = list(product(args.methods, datasets, seeds))
+    else:  # all that is evaluated, variants and what is trained on several data sets among it
+        of = dict.fromkeys((each.method, each.train, each.seed) for each in agenda.evaluations(study.params))
+        wanted = [each for each in of if each[1] in (args.dataset or [each[1]]) and each[2] in seeds]
     if args.list:
-        for dataset, seed, method in product(datasets, args.seed or study.params.seeds, args.methods or study.methods):
-            unit = study.plan.network(method, dataset, seed)
+        unfinished = {}
+        for each in wanted:
+            unit = study.plan.network(*each)
             if unit and not study.store.record(unit):
-                print(f"{method} --dataset {dataset} --seed {seed}")
+                unfinished.setdefault(unit.key, each)  # one may be several methods'
+        for method, dataset, seed in unfinished.values():
+            print(f"{method} --dataset {dataset} --seed {seed}")
         return
     accelerator = study.machine.accelerator()
     with accelerator.main_process_first():  # one process draws and hashes the pictures, the others find them
         for dataset in datasets:
             study.plan.data.bytes_hash(dataset, "train")
-    for dataset in datasets:
-        for seed in args.seed or study.params.seeds:
-            for method in args.methods or study.methods[1:]:
-                if unit := study.plan.network(method, dataset, seed):
-                    study.store.make(unit)
-                accelerator.print(f"{method} on {dataset}, seed {seed}: trained by {processes.count()} processes or found")
+    for method, dataset, seed in wanted:
+        if unit := study.plan.network(method, dataset, seed):
+            study.store.make(unit)
+            accelerator.print(f"{method} on {dataset}, seed {seed}: trained by {processes.count()} processes or found")
     accelerator.end_training()
 
 

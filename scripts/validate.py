@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from reidlib import params
+from reidlib.gathering import tried
 from reidlib.study import open_study
 
 
@@ -46,7 +47,7 @@ def keep(study, method: str, dataset: str, seed: int, found: dict) -> None:
         "device": made["environment"].get("device"), "commit": made["environment"].get("commit"),
     }  # fmt: skip
     file = Path(params.find(f"params/{study.name}.yaml")).with_suffix(".validation.csv")
-    table = pd.read_csv(file) if file.exists() else pd.DataFrame()
+    table = tried(study) if file.exists() else pd.DataFrame()
     pd.concat([table, pd.DataFrame([row])]).round(4).to_csv(file, index=False)
 
 

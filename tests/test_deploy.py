@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import onnx
 import pandas as pd
+import pyarrow.parquet
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,13 @@ from PIL import Image
 from reidlib import deploy, folders
 from reidlib.__main__ import main
 from reidlib.data import DataError
+from reidlib.data.hashes import file_hashes
 from reidlib.encoders import build
 from reidlib.gates import GATES
 from reidlib.models import Embedder, MixtureOfExperts
 from reidlib.params import EncoderParams
 from reidlib.released import write_released
+from reidlib.retrieval import EmbeddingSet
 
 STUDENT = EncoderParams(name="timm:mobilenetv2_050", size=(64, 32))
 
@@ -135,6 +138,7 @@ def test_embed_and_search(files, crops, tmp_path, capsys, name):
     assert main("embed", str(crops), "-o", str(table), "--network", str(files / name)) == 0
     said = capsys.readouterr()
     assert said.out == "" and "left out, for 1 of 5 pictures can't be read: " in said.err and "broken.jpg" in said.err
+    assert pyarrow.parquet.read_schema(table).field("embedding").type == pyarrow.list_(pyarrow.float32())
     gallery = folders.read_table(table)
     assert [path.rpartition("/")[2] for path in gallery["path"]] == ["a.jpg", "b.png", "d.JPG", "c.webp"]
     assert np.allclose([np.linalg.norm(row) for row in gallery["embedding"]], 1, atol=1e-5)
@@ -147,6 +151,35 @@ def test_embed_and_search(files, crops, tmp_path, capsys, name):
     assert float(lines[1][2]) >= float(lines[2][2]) >= float(lines[3][2])
 
 
+def test_another_network_than_the_gallerys_is_told(files, crops, tmp_path, capsys):
+    table, somebody = tmp_path / "gallery.parquet", str(crops / "a.jpg")
+    assert main("embed", str(crops), "-o", str(table), "--network", str(files / "student.safetensors")) == 0
+    for name, told in (("student.safetensors", False), ("student.onnx", True)):
+        capsys.readouterr()
+        assert main("search", str(table), somebody, "--network", str(files / name)) == 0
+        said = f"was embedded by student.safetensors ({file_hashes([files / 'student.safetensors'])[0][:12]}), the pictures now by"
+        assert (said in capsys.readouterr().err) == told
+
+
+def test_networks_are_compared_as_they_are_deployed(files):
+    model = student()
+    model.neck.classifier = torch.nn.Linear(1280, 5000)  # what only training needs
+    networks, threads = {"torch": model, "ONNX": deploy.OnnxNetwork(files / "student.onnx")}, []
+    model.register_forward_hook(lambda *_: threads.append(torch.get_num_threads()))
+    pid = np.arange(4)
+    sets = [EmbeddingSet(np.zeros((4, 2), np.float32), pid, np.full(4, camera)) for camera in (0, 1)]
+    pixels = {part: pictures(4, 64, 32).numpy() for part in ("query", "gallery")}
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        table = deploy.comparison(networks, *sets, pixels, runs=2).set_index("network")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert model.neck.classifier is not None and table["size (MB)"]["torch"] < 1.1 * table["size (MB)"]["ONNX"]
+    assert set(threads[:4]) == {1}  # where time is measured
+
+
 def test_a_picture_is_no_answer_to_itself(files, crops):
     network = deploy.open_network(files / "student.onnx")
     table = folders.embed_pictures(network, [crops / "a.jpg", crops / "b.png"])
@@ -155,7 +188,7 @@ def test_a_picture_is_no_answer_to_itself(files, crops):
 
 
 def test_export_by_the_command_line(files, crops, tmp_path, capsys):
-    for options in ((), ("--int8", str(crops / "deeper"))):
+    for options in ((), ("--int8", str(crops))):  # of which one is broken
         file = tmp_path / "exported.onnx"
         assert main("export", "-o", str(file), "--network", str(files / "student.safetensors"), *options) == 0
         assert f"{file}: " in capsys.readouterr().err
@@ -169,6 +202,8 @@ def test_export_by_the_command_line(files, crops, tmp_path, capsys):
     [
         (["embed", "none", "-o", "a.parquet"], "none: no such file or folder"),
         (["embed", "{crops}/notes.txt", "-o", "a.parquet"], "none of the pictures can be read"),
+        (["embed", "{crops}", "-o", "nowhere/a.parquet"], "nowhere/a.parquet: there is no folder nowhere"),
+        (["export", "-o", "nowhere/a.onnx"], "nowhere/a.onnx: there is no folder nowhere"),
         (["search", "{crops}/notes.txt", "{crops}"], "notes.txt is no table of embeddings"),
         (["search", "none.parquet", "{crops}"], "none.parquet is no table of embeddings"),
         (["export", "-o", "a.onnx", "--network", "{files}/student.onnx"], "this is a OnnxNetwork"),

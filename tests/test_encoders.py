@@ -257,6 +257,13 @@ def test_timm_weights_in_float16_load_from_a_local_file(tmp_path, name, head):
     assert encoder(pictures()).shape == (2, encoder.dim)
 
 
+@pytest.mark.parametrize("name", ["timm:resnet50", "align:kakaobrain/align-base"])
+@pytest.mark.parametrize("weights", ["a3_in1k", "my_reid.ckpt", "resnet50.pt.gz"])
+def test_weights_that_the_library_would_not_look_at_are_refused(name, weights):
+    with pytest.raises(WeightsError, match=f"weights '{weights}' of {name} are neither 'hub'"):
+        build(EncoderParams(name=name, weights=weights), SIZE)
+
+
 def test_timm_weights_that_are_not_this_networks_are_refused(tmp_path):
     save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match="w.safetensors"):

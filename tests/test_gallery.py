@@ -84,6 +84,25 @@ def test_what_is_added_is_found_and_what_is_removed_is_not(exact, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"] and len(Gallery.load(tmp_path / "gallery")) == 2090
 
 
+def test_nothing_but_a_gallery_is_written_over(tmp_path):
+    gallery = Gallery.build(table(20))
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "a.jpg").write_text("precious")
+    for place in (tmp_path / "crops", tmp_path / "crops" / "a.jpg"):
+        with pytest.raises(DataError, match="is no saved gallery, which would take its place"):
+            gallery.save(place)
+    assert (tmp_path / "crops" / "a.jpg").read_text() == "precious"
+    (tmp_path / "empty").mkdir()
+    gallery.save(tmp_path / "empty")
+    assert len(Gallery.load(tmp_path / "empty")) == 20
+    with pytest.raises(DataError, match="have a column id of their own"):
+        Gallery.build(table(20).assign(id=0))
+    gallery.table["odd"] = [object()] * 20  # what Parquet can't hold
+    with pytest.raises(Exception):  # noqa: B017, pyarrow's own
+        gallery.save(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crops", "empty"]  # no draft is left
+
+
 def test_more_answers_than_there_are_pictures():
     rows = table(3)
     found = Gallery.build(rows).search(vectors(rows)[:1], top=10, where="camid > 0")

@@ -58,20 +58,21 @@ def test_a_third_expert_and_another_student_by_name(tmp_path):
     assert sum(p.numel() for p in study.model("student", "vehicles", 0).parameters()) > 11e6  # a ResNet-18
 
 
-def test_crops_in_a_table_become_a_data_set(tmp_path):
+def test_crops_in_a_table_become_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.delenv("REIDLIB_DATA", raising=False)
     from PIL import Image
 
     spec, rng, rows = block("datasets:")["datasets"]["other"], np.random.default_rng(0), []
-    pictures = tmp_path / spec["root"]
-    pictures.mkdir()
+    pictures = tmp_path / "data" / spec["root"]
+    pictures.mkdir(parents=True)
     for split, pids in {"train": range(8), "query": range(8, 12), "gallery": range(8, 12)}.items():
         for pid in pids:
             for camid in (1, 2) if split == "train" else (1 + (split == "gallery"),):
                 path = f"{split}-{pid}-{camid}.png"
                 Image.fromarray(rng.integers(0, 256, (64, 32, 3), np.uint8)).save(pictures / path)
                 rows.append((path, pid, camid, split))
-    pd.DataFrame(rows, columns=["path", "pid", "camid", "split"]).to_csv(tmp_path / spec["table"], index=False)
-    spec |= {"size": [32, 32], "root": str(pictures), "table": str(tmp_path / spec["table"])}
+    pd.DataFrame(rows, columns=["path", "pid", "camid", "split"]).to_csv(tmp_path / "data" / spec["table"], index=False)
+    spec |= {"size": [32, 32]}
     changes = {
         "ablations": None,
         "mixed": None,

@@ -369,8 +369,20 @@ def test_a_local_folders_weights_are_its_files(tmp_path):
     assert found[0] != found[1]
 
 
-@pytest.mark.parametrize("name", ["open_clip:ViT-B-16", "timm:no_such_network"])
-def test_a_tag_that_no_library_knows_is_refused(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name, weights", [("open_clip:ViT-B-16", "none"), ("timm:no_such_network", "hub")])
+def test_a_tag_that_no_library_knows_is_refused(tmp_path, monkeypatch, name, weights):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(WeightsError, match=f"no weights 'none' of {name}.*none known there is not in the cache"):
-        weights_identity(EncoderParams(name=name, weights="none"), None)
+    with pytest.raises(WeightsError, match=f"no weights '{weights}' of {name}.*none known there is not in the cache"):
+        weights_identity(EncoderParams(name=name, weights=weights), None)
+
+
+def test_a_stage_that_mixed_training_has_no_epochs_for_takes_its_pictures_with_it(tmp_path):
+    stages = [{"epochs": 1, "size": [16, 16]}, {"epochs": 2, "size": [24, 24]}]
+    recipe = tiny.RECIPE | {"epochs": 4, "stages": stages}
+    plan = open_study(tiny.write(tmp_path, changes={"experts.clip.recipe": recipe})).plan
+    alone, mixed = (plan.network("expert:clip", name, 0) for name in ("vehicles", "vehicles+people"))
+    for unit in (alone, mixed):
+        sizes = [tuple(stage.size) for stage in unit.inputs["recipe"].stages]
+        assert [unit.parents[f"pixels {i}"].inputs["size"] for i in range(len(sizes))] == sizes
+        assert f"pixels {len(sizes)}" not in unit.parents
+    assert len(alone.inputs["recipe"].stages) == 2 and len(mixed.inputs["recipe"].stages) == 1

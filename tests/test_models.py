@@ -177,6 +177,8 @@ def test_routed_experts_give_each_picture_what_its_expert_alone_gives():
         assert set(chosen.tolist()) == {0, 1}
         alone = torch.stack([gate.alone(i, e(images)) for i, e in enumerate(experts)])
         assert torch.allclose(routed(images), alone[chosen, torch.arange(len(images))], atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):  # as profiling runs it where a study's precision is bf16
+            assert torch.allclose(routed(images), alone[chosen, torch.arange(len(images))], atol=0.1)
         before = sum(p.numel() for p in routed.parameters())
         assert torch.allclose(deployed(routed)(images), alone[chosen, torch.arange(len(images))], atol=1e-5)
     assert routed.fusion.gate is None and sum(p.numel() for p in routed.parameters()) < before

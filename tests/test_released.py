@@ -21,7 +21,8 @@ RELEASE = {"method": "student+kd:moe", "dataset": "vehicles", "terms": "Research
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    file = tiny.write(tmp_path_factory.mktemp("made"), changes={"ablations": None, "mixed": False}, release=RELEASE)
+    changes = {"ablations": None, "mixed": False, "student.taught": tiny.RECIPE | {"lr": 0.004}}
+    file = tiny.write(tmp_path_factory.mktemp("made"), changes=changes, release=RELEASE)
     return open_study(file)
 
 
@@ -54,6 +55,7 @@ def test_the_card_has_the_scores_of_that_network_on_every_test_set(study, made):
         assert f"| {test} | {where} | {mAP:.1f} (" in card
     assert RELEASE["terms"] in card and "timm:test_efficientnet" in card and "trained on vehicles" in card
     assert f'read_released("{file.name}")' in card and "taught by moe" in card
+    assert "lr: 0.004\n" in card and "lr: 0.001" not in card  # the recipe of students that are taught
 
 
 def test_the_card_says_what_published_networks_find_on_the_same_pictures(study, made):

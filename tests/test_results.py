@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,13 @@ def found(file, tmp_path) -> results.Results:
 def folder(found, file, tmp_path) -> Path:
     results.write(found, tmp_path / "results" / "made_up", file)
     return tmp_path / "results" / "made_up"
+
+
+@pytest.mark.parametrize("name", ["NA", "007", "none"])
+def test_a_data_set_may_be_called_what_pandas_takes_for_something_else(found, folder, file, name):
+    rows = found.rows.assign(train_dataset=name, test_dataset=name)
+    results.write(replace(found, rows=rows), folder, file)
+    pd.testing.assert_frame_equal(results.read(folder).rows, rows.reset_index(drop=True))
 
 
 def test_what_is_written_reads_back_exactly(found, folder, file):
@@ -216,12 +224,16 @@ def test_methods_are_told_apart_by_what_they_are():
     parameters = lambda rows: results.costs(rows)["parameters"].to_dict()  # noqa: E731
     assert parameters(results.configured(rows, "paper")) == {"moe:soft": 1}
     assert parameters(results.configured(rows, None)) == {"moe:soft": 2}
-    assert results.clip(["moe:soft", "expert:vit_s", "expert:clip"]) == "expert:clip"
-    assert results.clip(["moe:soft", "expert:vit_s", "expert:b"]) == "expert:vit_s" and results.clip(["moe:soft"]) == ""
+    clip = lambda methods, **of: results.clip(methods, {n: SimpleNamespace(stands_in_for=s) for n, s in of.items()})  # noqa: E731
+    assert clip(["moe:soft", "expert:vit_s", "expert:clip"]) == "expert:clip"
+    assert clip(["moe:soft", "expert:vit_s", "expert:b"]) == "expert:vit_s" and clip(["moe:soft"]) == ""
+    said = {"effnet": "ALIGN's EfficientNet-B7", "vit": "CLIP ViT-B/16"}
+    assert clip(["expert:effnet", "expert:vit"], **said) == "expert:vit"  # whatever their order
+    assert clip(["expert:effnet"], **said) == "expert:effnet"  # in which vit was not measured
 
 
 # what these take apart is no method
-APART = ("methods.py", "encoders.py", "towers.py", "weights.py", "reading.py", "sources.py")
+APART = ("methods.py", "encoders.py", "towers.py", "weights.py", "networks.py", "reading.py", "sources.py")
 CODE = [path for folder in ("reidlib", "publishing", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
 CODE = [path for path in CODE if path.name not in APART] + sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -15,8 +16,9 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import nn
 
-from reidlib import agenda, browsing, making, measuring, params, sources, training
+from reidlib import agenda, answers, browsing, making, measuring, params, sources, training
 from reidlib.data import DataError
+from reidlib.retrieval import EmbeddingSet
 from reidlib.study import open_study
 from reidlib.training import OnlineTeacher
 from reidlib.units import FINISHED, MISSING, STALE
@@ -400,7 +402,14 @@ def test_what_is_not_trained_yet_is_listed_as_train_takes_it(made):
         for m in found
         if m.startswith(("expert", "student")) or m in ("moe:soft", "moe:top1", "moe:uniform", "moe:router")
     ]
-    assert listed == [f"{method} --dataset people --seed 0" for method in trained]  # all of vehicles is there
+    own = [line for line in listed if "--dataset people" in line]
+    assert own == [f"{method} --dataset people --seed 0" for method in trained]
+    anew = subprocess.run([*command, "--set", "seeds=[1]"], check=True, capture_output=True, text=True).stdout.splitlines()
+    params = open_study(file).params
+    variants = [(method, "vehicles") for found in agenda.variants(params).values() for method in found]
+    mixed = [(method, "vehicles+people") for method in agenda.mixed_methods(params)]
+    wanted = [*((method, name) for name in ("vehicles", "people") for method in trained), *variants, *mixed]
+    assert sorted(anew) == sorted(f"{method} --dataset {name} --seed 1" for method, name in wanted)
 
 
 def test_opening_a_study_again_and_again_leaks_neither_files_nor_memory(made):
@@ -458,3 +467,12 @@ def test_the_curves_of_a_training_can_be_seen_while_it_runs(tmp_path, monkeypatc
     assert folder.name == "student-vehicles-seed-0" and losses == pytest.approx(
         dict(study.history(*where)[["epoch", "loss"]].values)
     )
+
+
+def test_what_the_protocol_ignores_is_in_no_list(monkeypatch):
+    query = EmbeddingSet(np.ones((1, 2), np.float32), np.array([7]), np.array([1]))
+    gallery = EmbeddingSet(np.ones((4, 2), np.float32), np.array([0, 7, 7, -1]), np.array([3, 2, 1, 1]))
+    sets = {"query": query, "gallery": gallery}
+    study = SimpleNamespace(embedding_set=lambda method, dataset, seed, test, part: sets[part])
+    order, correct = answers.ranked(study, "student", "a", 0, np.array([0]), k=8)
+    assert order.tolist() == [[0, 1]] and correct.tolist() == [[False, True]]

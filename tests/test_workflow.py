@@ -91,6 +91,16 @@ def test_a_users_own_kernel_by_the_same_name_is_not_taken(project, monkeypatch):
     assert done.returncode == 0 and f"[a] {sys.prefix}" in done.stdout, done.stderr
 
 
+def test_a_folder_with_other_things_is_not_emptied_for_a_notebook(project):
+    cell = nbformat.v4.new_code_cell("1")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), project / "a.ipynb")
+    for done, code in (("b.ipynb", 1), ("scripts/b.ipynb", 1), ("done/b.ipynb", 0), ("done/b.ipynb", 0)):
+        command = [sys.executable, "scripts/execute.py", "a.ipynb", done]
+        run = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        assert run.returncode == code and ("name a folder of its own" in run.stderr) == bool(code), run.stderr
+    assert (project / "a.ipynb").exists() and (project / "scripts/execute.py").exists()
+
+
 def test_a_kernel_that_is_killed_is_told_with_what_to_do(project):
     cell = nbformat.v4.new_code_cell("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     nbformat.write(

@@ -58,7 +58,7 @@ def decode(
             raise DataError(f"{file} could not be written whole: its disk is full")
         return len(chunk), failures
 
-    partial = file.with_name(f".{file.stem}.{uuid.uuid4().hex[:8]}.npy")
+    partial = file.with_name(f".{file.stem}.{uuid.uuid4().hex[:8]}.partial")
     failures, pool = [], ThreadPoolExecutor(workers or os.cpu_count())
     try:
         # written, not mapped: a new page of a map costs more than a copy, and a full disk would kill the process

@@ -31,8 +31,11 @@ def embedding(output: Output, target: Target, kd: DistillationParams) -> torch.T
 
 
 def relational(output: Output, target: Target, kd: DistillationParams) -> torch.Tensor:
-    """Mean squared difference of the batch's cosine matrices, row-wise similarity as in Tung and Mori 2019
-    ("Similarity-Preserving Knowledge Distillation"); embeddings [B, Ds], [B, Dt] -> scalar."""
+    """Mean squared difference of the batch's cosine matrices; embeddings [B, Ds], [B, Dt] -> scalar.
+
+    After Tung and Mori 2019 ("Similarity-Preserving Knowledge Distillation"), who take products of features as they are, give
+    each row of the matrix length 1 and divide by b^2: a weight of theirs is none of this term's.
+    """
     student, teacher = (F.normalize(x.float()) for x in (output.embedding, target.embedding))
     difference = student @ student.T - teacher @ teacher.T
     b = len(difference)

@@ -4,6 +4,6 @@ An unknown or doubled key, a wrong type, an impossible value is refused by its f
 where one is near.
 """
 
-from reidlib.params.networks import Augmentation, EncoderParams, NetworkParams, Recipe
+from reidlib.params.networks import Augmentation, EncoderParams, ExpertParams, NetworkParams, Recipe
 from reidlib.params.reading import ParamsError, check_names, find, load
 from reidlib.params.schema import DatasetParams, DistillationParams, PretrainingParams, Runs, StudyParams, nearest

@@ -36,6 +36,11 @@ class EncoderParams(Strict):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     options: dict = Field({}, description="further arguments of timm.create_model, e.g. output_stride, drop_path_rate")
 
+    @property
+    def source(self) -> str:
+        """The library that has the network: open_clip, align (transformers), timm."""
+        return self.name.partition(":")[0]
+
     @model_validator(mode="after")
     def sound_miniature(self):
         if self.miniature is not None and self.name.startswith("timm:"):
