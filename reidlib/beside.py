@@ -125,8 +125,9 @@ def verdicts(first: Results, second: Results) -> pd.DataFrame:
         number = ledger["measured"].map(lambda value: "" if np.isnan(value) else f"{value:.1f}".replace("-", "−"))
         own = pd.DataFrame({"claim": ledger["claim"], "measured on": on, f"{which}: verdict": ledger["verdict"],
                             f"{which}: measured": number})  # fmt: skip
-        ledgers.append(own.drop_duplicates(["claim", "measured on"]))
-    both = ledgers[0].merge(ledgers[1], "outer", ["claim", "measured on"]).fillna("")
+        row = ["claim", "measured on", "nth"]  # two may be measured on what is called alike
+        ledgers.append(own.assign(nth=own.groupby(row[:2]).cumcount()))
+    both = ledgers[0].merge(ledgers[1], "outer", row).drop(columns="nth").fillna("")
     return both[both["first: verdict"] != both["second: verdict"]].reset_index(drop=True)
 
 

@@ -9,7 +9,7 @@ import torch
 from reidlib import agenda, making, params
 from reidlib.data import DataError
 from reidlib.encoders import build
-from reidlib.methods import parse
+from reidlib.methods import Student, parse
 from reidlib.peers import PeerNetwork
 from reidlib.study import Study
 from reidlib.training import Machine
@@ -24,7 +24,7 @@ def problems(study: Study) -> list[str]:
     Data sets are opened, hashed and decoded (which is kept, so that it costs nothing later), every network is built with
     its pretrained weights, peers see a picture, recipes are held against the data, and the device is asked for.
     """
-    found = [*_data(study), *_networks(study), *_peers(study)]
+    found = [*_data(study), *_networks(study), *_peers(study), *_release(study.params)]
     if study.params.device == "cuda" and not torch.cuda.is_available():
         found.append("device: cuda, but torch finds no GPU here; set device to auto or cpu")
     if study.params.tracker and find_spec(study.params.tracker) is None:
@@ -103,6 +103,19 @@ def _late(recipe: params.Recipe) -> str:
         f"the network's own size begins after {begins} of {recipe.epochs} epochs, at {left:.0%} of the peak learning "
         "rate: about half-way was better by far for MobileNetV2 on Market-1501's held-out identities"
     )
+
+
+def _release(of: params.StudyParams) -> list[str]:
+    """What keeps the network that the study hands on from being one that it trains."""
+    if of.release is None:
+        return []
+    variants = [method for found in agenda.variants(of).values() for method in found]
+    known = [method for method in [*agenda.methods(of), *variants] if isinstance(parse(method), Student)]
+    if of.release.method not in known:
+        return [f"release.method: '{of.release.method}' is none of this study's students: {', '.join(known)}"]
+    if of.release.method in variants and of.release.dataset not in agenda.ablated(of):
+        return [f"release.dataset: variants are trained on {', '.join(agenda.ablated(of))}, not on '{of.release.dataset}'"]
+    return []
 
 
 def _networks(study: Study) -> list[str]:

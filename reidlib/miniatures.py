@@ -18,7 +18,7 @@ def captioned(plan: "Plan", size: tuple[int, int]) -> Unit:
     import toydata  # here, for no real study needs it
 
     wanted = plan.params.pretraining
-    domains = sorted({d.builtin.domain for d in plan.params.datasets.values() if d.builtin})
+    domains = sorted({d.builtin.domain for d in plan.params.datasets.values() if d.builtin} or toydata.DOMAINS)
     inputs = {"domains": domains, "n": wanted.pictures, "size": tuple(size), "seed": wanted.seed}
     label = f"captioned {size[0]}x{size[1]}"
     return Unit("captioned", label, making.make_captioned, inputs, uses=(toydata.captioned,), place="pretraining")

@@ -87,12 +87,27 @@ def read(folder: Path, output: Path | None = None, params_file: Path | None = No
     was, hashes = provenance.get("files", {}), _hashes(folder)
     marks = [f"{name} was edited after it was published" for name in FILES if hashes[name] != was.get(name)]
     marks += _changed_since(published, params_file)
-    # names stay what they are: one may be a number, or NA; and pandas' own parser of numbers may round
-    kinds = dict.fromkeys(("study", "method", "train_dataset", "test_dataset", "metric"), str)
-    rows = pd.read_csv(folder / "results.csv", keep_default_na=False, dtype=kinds, converters={"value": float})
     evaluations = load_file(folder / "evaluations.safetensors")
+    rows = _read_rows(folder / "results.csv", evaluations)
     output = output or Path("artifacts", study, "explored")
     return Results(study, published, rows, evaluations, provenance, output, tuple(marks), folder)
+
+
+def _read_rows(file: Path, evaluations: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """results.csv. Raises ValueError naming the line of a row that is there twice, is no number, or has no evaluation."""
+    # names stay what they are: one may be a number, or NA; and pandas' own parser of numbers may round
+    kinds = dict.fromkeys(("study", "method", "train_dataset", "test_dataset", "metric", "value"), str)
+    rows = pd.read_csv(file, keep_default_na=False, dtype=kinds)
+    odd, twice = pd.to_numeric(rows["value"], errors="coerce").isna(), rows.duplicated(COLUMNS[:-1])
+    wrong = [(i, f"the value '{rows['value'][i]}' is no number") for i in np.flatnonzero(odd)]
+    wrong += [(i, "this row stands in the file before") for i in np.flatnonzero(twice)]
+    of_queries = rows[rows["metric"] == "mAP"]
+    names = ["|".join(map(str, key)) + "|ap" for key in of_queries[COLUMNS[1:5]].itertuples(index=False)]
+    wrong += [(i, f"evaluations.safetensors has no {n}") for i, n in zip(of_queries.index, names) if n not in evaluations]
+    if wrong:
+        place, why = min(wrong)
+        raise ValueError(f"{file}, line {place + 2}: {why}; take the row out or mend it, or run `make study` again")
+    return rows.assign(value=rows["value"].map(float))
 
 
 def open_results(study: str | Path, folder: str | Path = "") -> Results:

@@ -81,6 +81,19 @@ def test_only_verdicts_that_changed_are_shown(tmp_path):
     assert beside.verdicts(study(tmp_path, home(), "a"), study(tmp_path, home(), "b")).empty
 
 
+def test_no_verdict_is_lost_where_data_sets_are_called_alike_up_to_a_colon(tmp_path):
+    text = PARAMS.replace("layout: veri776,", 'layout: veri776, title: "Own: day",').replace(
+        "layout: market1501,", 'layout: market1501, title: "Own: night",'
+    )
+    assert text.count("title: ") == PARAMS.count("title: ") + 2
+    worse = {cell: value - (0.2 if cell[0] == "student+kd:moe" else 0) for cell, value in home().items()}
+    counts = []
+    for name, words in (("plain", PARAMS), ("colons", text)):
+        sides = (study(tmp_path, cells, f"{name} {i}", words) for i, cells in enumerate((home(), worse)))
+        counts.append(len(beside.verdicts(*sides)))
+    assert counts[0] == counts[1] > 2
+
+
 def test_a_place_is_a_params_file_a_folder_or_a_commits_folder(tmp_path):
     root, git = (
         tmp_path / "first",

@@ -328,3 +328,23 @@ def test_a_precision_that_the_processor_lacks_is_told(tmp_path, monkeypatch, fas
     told = check.oddities(open_study(tiny.write(tmp_path, changes={"student.precision": "bf16"})))
     said = "student: this processor has no instructions for bf16 or AVX-512, so its precision is float32"
     assert [line for line in told if "bf16" in line] == ([] if fast else [said])
+
+
+@pytest.mark.parametrize(
+    "method, said",
+    [
+        ("student+kd:moe", None),
+        ("student+kd:moe/size=vit", "release.dataset: variants are trained on vehicles, not on 'people'"),
+        (
+            "student+kd:moe/size=nope",
+            "release.method: 'student+kd:moe/size=nope' is none of this study's students: student, ",
+        ),
+        ("garbage", "release.method: 'garbage' is none of this study's students"),
+        ("moe:soft", "release.method: 'moe:soft' is none"),
+    ],
+)
+def test_what_cannot_be_handed_on_is_said_before_anything_is_trained(tmp_path, method, said):
+    release = {"method": method, "dataset": "people", "terms": "any"}
+    problems = check.problems(open_study(tiny.write(tmp_path, release=release)))
+    assert [problem for problem in problems if problem.startswith("release")] == (problems if said else [])
+    assert not said or problems[0].startswith(said)

@@ -304,6 +304,14 @@ def test_search_lists_show_each_query_and_its_answers_with_their_similarity(fram
     assert len(figure.axes[0].images) == 8 and words == ["query", *["0.90", "0.80", "0.70"] * 2]
 
 
+def test_pictures_are_shown_as_networks_are_given_them(tmp_path):
+    thermal = np.linspace(0, 3000, 64 * 32).reshape(64, 32).astype(np.uint16)
+    Image.fromarray(thermal).save(file := tmp_path / "thermal.png")
+    rows = pd.DataFrame([(str(file), 1, 0.5, str(file))], columns=["query", "rank", "similarity", "path"])
+    shown = figures.search_lists(rows, "title").axes[0].images[0].get_array()
+    assert 110 < shown.mean() < 145 and shown.min() < 5  # not nearly white
+
+
 def test_ranked_lists_mark_right_and_wrong_without_colour(frame):
     order, correct = np.array([[0, 1, 2], [3, 4, 5]]), np.array([[True, False, True], [False, False, True]])
     figure = figures.ranked_lists(frame[:2].assign(ap=[0.25, 1.0]), frame, order, correct, "title")

@@ -136,6 +136,18 @@ def test_an_impossible_value_is_named(refused, where, value):
     assert f"- {where}" in refused({where: value})
 
 
+@pytest.mark.parametrize(
+    "where, twice", [("distillation.teachers", ["moe", "clip", "moe"]), ("moe.gates", ["soft", "soft"])]
+)
+def test_what_would_be_counted_twice_is_refused(refused, where, twice):
+    message = refused({where: twice})
+    assert where in message and "name each once" in message
+
+
+def test_a_study_without_a_teacher_is_refused(refused):
+    assert "distillation.teachers: name one at least" in refused({"distillation.teachers": []})
+
+
 def test_repeated_seeds_are_refused_because_they_would_narrow_the_intervals(refused):
     assert "seeds" in refused({"seeds": [0, 1, 0]})
 

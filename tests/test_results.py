@@ -91,9 +91,27 @@ def folder(found, file, tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", ["NA", "007", "none"])
 def test_a_data_set_may_be_called_what_pandas_takes_for_something_else(found, folder, file, name):
-    rows = found.rows.assign(train_dataset=name, test_dataset=name)
+    of = (found.rows[["train_dataset", "test_dataset"]] == "vehicles").all(axis=1) & (found.rows["metric"] == "rank-1")
+    rows = found.rows[of].assign(train_dataset=name, test_dataset=name)
     results.write(replace(found, rows=rows), folder, file)
     pd.testing.assert_frame_equal(results.read(folder).rows, rows.reset_index(drop=True))
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda lines: [*lines, lines[1]], "this row stands in the file before"),
+        (lambda lines: [*lines, lines[1].rpartition(",")[0].replace("mAP", "mAQ") + ","], "the value '' is no number"),
+        (lambda lines: [*lines, lines[1].replace(",0,mAP", ",9,mAP")], "evaluations.safetensors has no pixels|vehicles|vehicles|9|ap"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_is_refused_by_its_line(folder, change, said):
+    file = folder / "results.csv"
+    lines = file.read_text().splitlines()
+    assert ",0,mAP," in lines[1]
+    file.write_text("\n".join(change(lines)) + "\n")
+    with pytest.raises(ValueError, match=re.escape(f"{file}, line {len(lines) + 1}: {said}")):
+        results.read(folder)
 
 
 def test_what_is_written_reads_back_exactly(found, folder, file):

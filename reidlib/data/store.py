@@ -82,7 +82,12 @@ def decode(
 
 
 def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """One image as uint8 RGB [h, w, 3], resized to `size` (h, w) with an antialiased bicubic filter.
+    """One image as uint8 RGB [h, w, 3], resized to `size` (h, w) with an antialiased bicubic filter: see `open_image`."""
+    return np.asarray(open_image(path, size).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def open_image(path: str | Path, size: tuple[int, int]) -> Image.Image:
+    """One image in RGB, as it is seen; large enough to be shown at `size` (h, w).
 
     Of an animation the first frame; set upright, where EXIF says how it was held; what is transparent laid on BEHIND.
     Grey of more than 8 bits (thermal, infrared) is stretched from the picture's lowest value, black, to its highest,
@@ -98,7 +103,7 @@ def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         image.load()
         turn = TURNS.get(_orientation(image))  # only now: EXIF may stand last in a file, and Pillow turns a TIFF itself
         upright = image if turn is None else image.transpose(turn)
-        return np.asarray(_rgb(upright).resize((width, height), Image.Resampling.BICUBIC))
+        return _rgb(upright)
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -111,8 +111,9 @@ def plateau(table: pd.DataFrame) -> Figure:
 def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[str] | None = None) -> Figure:
     """A map a method, all on one scale: the metric's mean over the seeds, in percent; bold: tested where trained.
 
-    Where all were trained on one data set, one map with a row a method. methods: only these; None: all but variants, as far as they were tested on another data set than their training's; never
-    peers, which were trained elsewhere. Raises ValueError where there is none.
+    Where all were trained on one data set, one map with a row a method. methods: only these; None: all but variants, as far
+    as they were tested on another data set than their training's; never peers, which were trained elsewhere. Raises
+    ValueError where there is none.
     """
     import seaborn as sns  # here, for it takes a second to import and no other figure needs it
 

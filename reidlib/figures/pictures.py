@@ -157,7 +157,7 @@ def _show(
     if isinstance(picture, np.ndarray):
         image = Image.fromarray(picture.transpose(1, 2, 0))
     else:
-        image = Image.open(picture).convert("RGB")
+        image = _opened(picture)
     image.thumbnail((PICTURE, PICTURE))
     scale = min(box[2] / image.width, box[3] / image.height)
     width, height = scale * image.width, scale * image.height
@@ -174,6 +174,13 @@ def _show(
         axes.annotate(**{"textcoords": "offset points", **places[place], **style})
 
 
+def _opened(path: str | Path) -> Image.Image:
+    """A picture as networks are given it: upright, what is transparent on black, grey of many bits stretched."""
+    from reidlib.data.store import open_image  # here, for it imports torch, which other figures do without
+
+    return open_image(path, (PICTURE, PICTURE))
+
+
 def _ranked_style(rank: int, hit: bool) -> dict:
     """Frame and words of an answer: a number, ticked green or crossed red."""
     colour = RIGHT if hit else WRONG
@@ -183,7 +190,7 @@ def _ranked_style(rank: int, hit: bool) -> dict:
 
 def _cell(columns: int, path, height: float = 1.0, margin: float = 0.75) -> tuple[float, float]:
     """Width and height in inches of each of `columns` pictures like the one at `path`, at most `height` high."""
-    with Image.open(path) as image:
-        shape = max(0.75, image.width / image.height)  # labels need some width too
+    image = _opened(path)
+    shape = max(0.75, image.width / image.height)  # labels need some width too
     width = min(height * shape, (WIDTH - margin) / columns)
     return width, max(width / shape, 0.6)

@@ -2,9 +2,9 @@
 
 import difflib  # noqa: I001
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from reidlib.params.networks import (
     EncoderParams,
@@ -18,6 +18,15 @@ from reidlib.params.networks import (
     StudentParams,
     Weight,
 )
+
+
+def _each_once(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError("name each once: what is there twice would count twice, and narrow the intervals for nothing")
+    return values
+
+
+EachOnce = AfterValidator(_each_once)
 
 
 class Builtin(Strict):
@@ -54,7 +63,7 @@ class DatasetParams(Strict):
 class MoeParams(Strict):
     """The gate over the frozen experts."""
 
-    gates: list[Name] = Field(min_length=1, description="of reidlib.gates.GATES, or router")
+    gates: Annotated[list[Name], EachOnce] = Field(min_length=1, description="of reidlib.gates.GATES, or router")
     width: PositiveInt = Field(description="common width of the experts' projections")
     balance: dict[Name, Weight] = Field(
         {"soft": 1.0, "top1": 0.01}, description="weight of the load-balancing term under each gate; of others 0"
@@ -74,7 +83,7 @@ class MoeParams(Strict):
 class DistillationParams(Strict):
     """Which teachers the student learns from, and the weight of each term."""
 
-    teachers: list[str] = Field(description="names of experts, 'uniform', or 'moe' (the soft gate)")
+    teachers: Annotated[list[str], EachOnce] = Field(description="names of experts, 'uniform', or 'moe' (the soft gate)")
     temperature: PositiveFloat = 4.0
     terms: dict[Name, Weight] = Field(
         {"logit": 1.0, "embedding": 1.0, "relational": 1.0},
@@ -98,12 +107,16 @@ class PeerParams(Strict):
 class AblationParams(Strict):
     """Variants of the student under the MoE, each beside the study's own setting."""
 
-    datasets: list[str] = Field(min_length=1, description="data sets they are trained on")
-    terms: list[str] = Field([], description="which terms of distillation alone, such as logit or logit+relational")
-    temperatures: list[PositiveFloat] = []
+    datasets: Annotated[list[str], EachOnce] = Field(min_length=1, description="data sets they are trained on")
+    terms: Annotated[list[str], EachOnce] = Field(
+        [], description="which terms of distillation alone, such as logit or logit+relational"
+    )
+    temperatures: Annotated[list[PositiveFloat], EachOnce] = []
     online: bool = Field(False, description="also with the online teacher")
     sizes: dict[Name, EncoderParams] = Field({}, description="other students, by name")
-    epochs: list[PositiveInt] = Field([], description="students trained shorter or longer, alone and under the MoE")
+    epochs: Annotated[list[PositiveInt], EachOnce] = Field(
+        [], description="students trained shorter or longer, alone and under the MoE"
+    )
 
 
 class PretrainingParams(Strict):
@@ -223,6 +236,8 @@ class StudyParams(Strict):
     def consistent(self):
         for name in {"uniform", "moe"} & set(self.experts):
             raise ValueError(f"experts.{name}: the name of a teacher made of all experts; call this expert otherwise")
+        if not self.distillation.teachers:
+            raise ValueError("distillation.teachers: name one at least; what a student is without any is measured anyway")
         known = [*self.experts, "uniform", "moe"]
         for teacher in self.distillation.teachers:
             if teacher not in known:
