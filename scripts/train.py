@@ -30,8 +30,9 @@ def main() -> None:
     if args.methods:
         wanted = list(product(args.methods, datasets, seeds))
     else:  # all that is evaluated, variants and what is trained on several data sets among it
-        of = dict.fromkeys((each.method, each.train, each.seed) for each in agenda.evaluations(study.params))
-        wanted = [each for each in of if each[1] in (args.dataset or [each[1]]) and each[2] in seeds]
+        params = study.params.model_copy(update={"seeds": seeds})
+        of = dict.fromkeys((each.method, each.train, each.seed) for each in agenda.evaluations(params))
+        wanted = [each for each in of if each[1] in (args.dataset or [each[1]])]
     if args.list:
         unfinished = {}
         for each in wanted:
