@@ -78,7 +78,7 @@ def claims(results: Results) -> pd.DataFrame:
 def write_claims(results: Results, ledger: pd.DataFrame) -> pd.DataFrame:
     """claims.csv in `results.output`; returns the ledger."""
     results.output.mkdir(parents=True, exist_ok=True)
-    ledger.round(2).to_csv(results.output / "claims.csv", index=False)
+    ledger.round(6).to_csv(results.output / "claims.csv", index=False)  # tables and README round to fewer digits
     return ledger
 
 
