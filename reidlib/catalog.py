@@ -43,7 +43,7 @@ class Catalog:
         root = self._drawn(spec) if spec.builtin else data_root / spec.root
         places = [folder / os.path.expanduser(spec.table) for folder in (self.root, data_root, root)] if spec.table else []
         options = {"table": next((file for file in places if file.is_file()), places[0])} if places else {}
-        dataset = load(spec.layout, root, **options)
+        dataset = load(spec.layout, root, trained=not spec.test_only, **options)
         return validation_split(dataset, self.validation, seed=0) if self.validation else dataset
 
     def _drawn(self, spec: DatasetParams) -> Path:

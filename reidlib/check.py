@@ -4,6 +4,7 @@ import math
 import shutil
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 
 from reidlib import agenda, making, params
@@ -51,10 +52,9 @@ def _data(study: Study) -> list[str]:
             if lacking := _lacking_space(study, name, name in trained):
                 found.append(f"data set '{name}': {lacking}")
                 continue
-            for part in ("train", "query", "gallery"):
-                if "+" not in name or part == "train":
-                    making.load_pixels(study.plan.pixels(name, part), study.store)
-            identities = int(study.plan.data.labels(name).max()) + 1
+            for part in [*["train"] * (name in trained), *["query", "gallery"] * ("+" not in name)]:
+                making.load_pixels(study.plan.pixels(name, part), study.store)
+            identities = len(np.unique(study.plan.data.labels(name)))
         except (DataError, ValueError) as error:
             found += [f"data set '{name}': {error}"] if "+" not in name else []
             continue

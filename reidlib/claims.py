@@ -4,6 +4,7 @@ Each claim is data: its statement, the paper's number, how ours is computed, and
 all of them from a study's results, a row for each claim and data set.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ HOLDS, FAILS, UNDECIDED, OPEN = VERDICTS = "holds", "does not hold", "undecided"
 CORRECTED = r"after Holm's correction for (\d+) differences"  # so ends the basis of a verdict on a difference
 SEEDS = 3  # fewer give no verdict on a difference between trained methods: how much they vary is hardly known then
 PUBLISHED = {"veri776": ("VeRi-776", 1678), "market1501": ("Market-1501", 3368)}  # by layout: name, queries
+NOT_CLIP = re.compile("siglip|coca", re.IGNORECASE)  # of open_clip's networks: trained otherwise than CLIP
 MEDIAN = 1.2533 / 1.349  # a median's standard error times the square root of the runs, over the interquartile range
 BEST = "best expert"  # stands for a data set's best single expert,
 TAUGHT_BY_BEST = "student taught by the best expert"
@@ -120,7 +122,8 @@ def _other_experts(results: Results) -> str:
     if stand_ins := _stand_ins(results):
         return stand_ins
     encoders = {name: expert.encoder for name, expert in results.params.experts.items()}
-    sources = sorted(encoder.source for encoder in encoders.values() if encoder.miniature is None)
+    paper = [encoder for encoder in encoders.values() if not (encoder.miniature or NOT_CLIP.search(encoder.name))]
+    sources = sorted(encoder.source for encoder in paper)
     if sources == ["align", "open_clip"]:
         return ""
     return f": {', '.join(f'{name} ({encoder.name})' for name, encoder in encoders.items())}"

@@ -48,6 +48,20 @@ def test_a_study_that_can_run_has_nothing_to_mend(problems, people, tmp_path):
     assert problems(**market(people, tmp_path)) == []
 
 
+def test_a_set_for_testing_alone_needs_no_training_pictures(problems, people, tmp_path):
+    shutil.copytree(people, tmp_path / "data" / "market")
+    split = {"query": "query", "bounding_box_test": "gallery"}
+    files = [file for folder in split for file in sorted((people / folder).glob("*_c*.jpg"))]
+    rows = [
+        f"{f.relative_to(people)},{int(f.name.split('_')[0])},{f.name.split('_c')[1][0]},{split[f.parent.name]}"
+        for f in files
+    ]
+    (tmp_path / "data" / "market" / "set.csv").write_text("\n".join(["path,pid,camid,split", *rows]) + "\n")
+    market = {"layout": "csv", "size": [32, 32], "root": "market"}
+    assert problems(**{"datasets.market": market | {"test_only": True}}) == []
+    assert "train has no images" in problems(**{"datasets.market": market})[0]
+
+
 def test_missing_data_and_a_missing_router_weight_are_named(problems, tmp_path):
     found = problems(**{
         "datasets.market": {"layout": "market1501", "size": [32, 32], "root": "Market-1501"},

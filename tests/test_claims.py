@@ -203,6 +203,11 @@ def test_the_papers_accuracy_needs_the_papers_data_and_experts():
         encoders = {"clip": "open_clip:ViT-B-16-quickgelu", "align": "align:kakaobrain/align-base"}
         tree["experts"] = {name: {"encoder": {"name": of}, "recipe": recipe} for name, of in encoders.items()}
 
+    def siglip(tree):
+        papers(tree)
+        tree["experts"]["clip"]["encoder"]["name"] = "open_clip:ViT-B-16-SigLIP"
+
+    assert "ViT-B-16-SigLIP" in only(ledger_of(params(siglip), *published), "2a").iloc[0]["basis"]  # open_clip has it, but
     real = params(papers)
     row = only(ledger_of(real, *published), "2a").iloc[0]
     assert row["measured"] == pytest.approx(58) and row["verdict"] == "does not hold" and "1678" in row["basis"]

@@ -191,6 +191,8 @@ def test_dataset_statistics(frame, tmp_path):
     left, right = figure.axes[:2]
     assert sum(bar.get_height() for bar in left.patches) == 4  # identities
     assert sum(bar.get_height() for bar in right.patches) == 22 + 3 + 23
+    for_testing = Dataset("elsewhere", tmp_path, frame[:0], frame[:3], frame)
+    assert "testing alone" in texts(figures.dataset_statistics({"c": for_testing}).axes[0])[0]
 
 
 def test_accuracy_bars_have_a_panel_a_data_set(table):
@@ -302,6 +304,8 @@ def test_search_lists_show_each_query_and_its_answers_with_their_similarity(fram
     figure = figures.search_lists(pd.DataFrame(rows, columns=["query", "rank", "similarity", "path"]), "title")
     words = [text.get_text() for text in figure.axes[0].texts]
     assert len(figure.axes[0].images) == 8 and words == ["query", *["0.90", "0.80", "0.70"] * 2]
+    alone = figures.search_lists(pd.DataFrame(columns=["query", "rank", "similarity", "path"]))
+    assert "no picture but the query" in texts(alone.axes[0])[0]
 
 
 def test_pictures_are_shown_as_networks_are_given_them(tmp_path):

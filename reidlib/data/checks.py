@@ -11,15 +11,15 @@ COLUMNS = ("path", "pid", "camid")
 MOST = 2**53  # from here on two numbers may be one, where a column was read as floats
 
 
-def check(dataset: Dataset) -> Dataset:
+def check(dataset: Dataset, trained: bool = True) -> Dataset:
     """The data set as it can be used: paths absolute, pid and camid int64, identities only in train and query.
 
-    What is odd but harmless is noted. Raises DataError naming all that is wrong: the layout's own `problems`; missing
+    trained: False: nothing is trained on it, so that train may be empty. What is odd but harmless is noted. Raises DataError naming all that is wrong: the layout's own `problems`; missing
     columns or files; numbers that can't be; a split without images or with one twice; an image with two labels;
     identities in both train and test; a single training identity; queries none of which has a match in another camera.
     """
     notes, problems = list(dataset.notes), list(dataset.problems)
-    frames = {split: _check_split(dataset, split, notes, problems) for split in SPLITS}
+    frames = {split: _check_split(dataset, split, trained or split != "train", notes, problems) for split in SPLITS}
     train, query, gallery = frames.values()
     for split in ("query", "gallery"):
         if shared := set(train["pid"]) & set(frames[split]["pid"]):
@@ -45,7 +45,7 @@ def check(dataset: Dataset) -> Dataset:
     return replace(dataset, **frames, notes=notes)
 
 
-def _check_split(dataset: Dataset, split: str, notes: list[str], problems: list[str]) -> pd.DataFrame:
+def _check_split(dataset: Dataset, split: str, needed: bool, notes: list[str], problems: list[str]) -> pd.DataFrame:
     """What of a split can be used; adds to `notes` and `problems`."""
     frame = getattr(dataset, split).reset_index(drop=True)
     if missing := [column for column in COLUMNS if column not in frame]:
@@ -67,7 +67,7 @@ def _check_split(dataset: Dataset, split: str, notes: list[str], problems: list[
         frame = frame[frame["pid"] > 0]
     paths = [os.path.join(dataset.root, str(path)) for path in frame["path"]]
     frame = frame.assign(path=pd.Series(paths, frame.index, dtype=object)).reset_index(drop=True)
-    if not len(frame):
+    if not len(frame) and needed:
         problems.append(f"{split} has no images")
     if missing_files := [path for path in frame["path"] if not os.path.isfile(path)]:
         problems.append(f"{split}: {len(missing_files)} files are missing or none: {_names(missing_files, dataset)}")

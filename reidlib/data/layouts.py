@@ -56,11 +56,12 @@ VERI776 = Folders(
 )  # fmt: skip
 
 
-def load(name: str, root: str | Path, **options) -> Dataset:
+def load(name: str, root: str | Path, trained: bool = True, **options) -> Dataset:
     """Reads the data set laid out as `name` (a key of LAYOUTS) from `root`, and checks it.
 
     root: for "market1501" and "veri776" the published folder, the folder that holds it, or any folder with the published
-    sub-folders; for "csv" see `read_csv`. options: what the layout's function takes beside `root`; "csv" takes `table`.
+    sub-folders; for "csv" see `read_csv`. trained: False: nothing is trained on it, so that train may be empty. options: what
+    the layout's function takes beside `root`; "csv" takes `table`.
 
     Raises ValueError for an unknown name or option, and DataError, listing all that is wrong, for unusable data.
     """
@@ -75,7 +76,7 @@ def load(name: str, root: str | Path, **options) -> Dataset:
         dataset = read(root, **options)
     except OSError as error:  # no permission, gone meanwhile, a link that loops
         raise DataError(f"{name} in {root} can't be read: {error}. Mend it and load it again.") from error
-    return check(dataset if isinstance(dataset, Dataset) else Dataset(name, root, *dataset))
+    return check(dataset if isinstance(dataset, Dataset) else Dataset(name, root, *dataset), trained)
 
 
 def read_veri776(root: Path) -> Dataset:

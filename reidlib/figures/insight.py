@@ -24,12 +24,15 @@ def dataset_statistics(datasets: "dict[str, Dataset]") -> Figure:
     """For each data set: how many training pictures an identity has, and how many pictures each camera took."""
     figure, grid = plt.subplots(len(datasets), 2, figsize=(WIDTH, 2.5 * len(datasets)), squeeze=False)
     for (name, dataset), (left, right) in zip(datasets.items(), grid):
-        counts = dataset.train["pid"].value_counts()
-        step = int(np.ptp(counts)) // 20 + 1
-        left.hist(counts, np.arange(counts.min(), counts.max() + step + 1, step) - 0.5, color=PALETTE[0], rwidth=0.85)
         left.set(title=f"{name}: training identities", xlabel="pictures per identity", ylabel="identities")
-        left.set_xlim(counts.min() - step - 0.5, counts.max() + step + 0.5)
-        left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        if len(counts := dataset.train["pid"].value_counts()):
+            step = int(np.ptp(counts)) // 20 + 1
+            left.hist(counts, np.arange(counts.min(), counts.max() + step + 1, step) - 0.5, color=PALETTE[0], rwidth=0.85)
+            left.set_xlim(counts.min() - step - 0.5, counts.max() + step + 0.5)
+            left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        else:
+            left.set(xticks=[], yticks=[])
+            left.text(0.5, 0.5, "none: it is for testing alone", ha="center", va="center", transform=left.transAxes)
         bottom = 0
         splits = {split: getattr(dataset, split)["camid"] for split in ("train", "query", "gallery")}
         cameras = sorted(set().union(*splits.values()))

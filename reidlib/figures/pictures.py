@@ -87,8 +87,11 @@ def ranked_lists(
 def search_lists(found: pd.DataFrame, title: str = "") -> Figure:
     """A row a query: its picture in a black frame, then who looks most like it, with the similarity; nobody knows who is right.
 
-    found: columns query, rank, similarity, path, see `folders.search`; the same number of answers to each query.
+    found: columns query, rank, similarity, path, see `folders.search`; the same number of answers to each query. Where it is
+    empty, the figure says so.
     """
+    if found.empty:
+        return _said("Nothing to compare with: there is no picture but the query")
     queries = list(dict.fromkeys(found["query"]))
     columns = 1 + int(found["rank"].max())
     width, height = _cell(columns, queries[0])
@@ -112,10 +115,7 @@ def paired_lists(comparison: "Disagreement") -> Figure:
     said = f"First answer wrong by “{worse}”, right by “{better}”: {comparison.found} of {comparison.queries} queries"
     caption = [said, f"(the other way round: {comparison.reverse})"]
     if not len(comparison.query):
-        figure, axes = plt.subplots(figsize=(WIDTH, 1.0))
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "\n".join(caption), ha="center", va="center")
-        return figure
+        return _said("\n".join(caption))
     rows, k = next(iter(comparison.lists.values()))[0].shape
     asked, named = 0.85, 1.1  # inches for the query and for the methods' names
     width, height = _cell(k, comparison.query["path"].iloc[0], 0.85, margin=asked + named)
@@ -133,6 +133,14 @@ def paired_lists(comparison: "Disagreement") -> Figure:
                 _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_style(rank + 1, hit), **words)
     wide = int(13 * figure.get_figwidth())
     figure.suptitle("\n".join(textwrap.fill(text, wide) for text in caption), fontsize=10)
+    return figure
+
+
+def _said(text: str) -> Figure:
+    """A line of words where there are no pictures."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.0))
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center")
     return figure
 
 
