@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from reidlib.retrieval import EmbeddingSet
-from reidlib.retrieval.evaluation import JUNK, distance_blocks
+from reidlib.retrieval.distances import distance_blocks
+from reidlib.retrieval.evaluation import JUNK
 from reidlib.study import Study
 
 

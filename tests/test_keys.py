@@ -291,7 +291,7 @@ def test_a_changed_gate_re_keys_it_and_what_it_teaches(base, edited):
         ("reidlib.losses.gating", "importance.var(unbiased=False)", "importance.var()", {"gates", "students"}),
         ("reidlib.losses.reid", "if recipe.triplet:", "if recipe.triplet > 0:", {"experts", "gates", "students"}),
         ("reidlib.pretraining", "F.normalize(out.image_embeds), ", "out.image_embeds, ", None),
-        ("reidlib.retrieval.evaluation", "import numba", "import numba\nnumba.config.X = 1", set()),
+        ("reidlib.retrieval.distances", "import numba", "import numba\nnumba.config.X = 1", set()),
         ("reidlib.profiling", "WARM_UP = 1", "WARM_UP = 2", set()),
     ],
 )
@@ -300,7 +300,7 @@ def test_code_re_keys_what_runs_it(base, edited, module, old, new, expected):
     found = anew_by_code(base)
     assert found and (expected is None or kinds(found) == expected)
     assert ("pretrain clip" in found) == (module == "reidlib.pretraining")
-    assert ("costs" in found) == (module != "reidlib.retrieval.evaluation")
+    assert ("costs" in found) == (module != "reidlib.retrieval.distances")
 
 
 def test_costs_and_embeddings_count_the_gates_and_the_machine_that_they_are_measured_with(base, edited):

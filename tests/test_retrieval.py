@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib.retrieval import EmbeddingSet, evaluate, evaluate_distances, evaluation, rerank
+from reidlib.retrieval import EmbeddingSet, distances, evaluate, evaluate_distances, evaluation, rerank
 
 
 def brute_force(distances, query, gallery, max_rank=50):
@@ -102,21 +102,21 @@ def test_equal_vectors_are_exactly_tied_wherever_they_stand(metric):
 
 def test_equal_rows_are_found():
     rows = torch.tensor([[1.0, 0.0], [2.0, 3.0], [1.0, -0.0], [3.0, 2.0], [2.0, 3.0], [1.0, 0.0]])
-    assert evaluation._first_equal(rows, np.arange(6)).tolist() == [0, 1, 0, 3, 1, 0]
-    assert evaluation._first_equal(rows, np.array([1, 2, 4, 5])).tolist() == [0, 1, 0, 1]
+    assert distances.first_equal(rows, np.arange(6)).tolist() == [0, 1, 0, 3, 1, 0]
+    assert distances.first_equal(rows, np.array([1, 2, 4, 5])).tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_tiles_and_blocks_change_nothing(monkeypatch, tied, metric):
     query, gallery = random_sets(3, n_query=101, tied=tied)
-    distances = plain_distances(query, gallery)
-    whole = evaluate(query, gallery, metric), evaluate_distances(distances, query, gallery)
-    monkeypatch.setattr(evaluation, "BLOCK_ELEMENTS", 20 * len(gallery))
+    plain = plain_distances(query, gallery)
+    whole = evaluate(query, gallery, metric), evaluate_distances(plain, query, gallery)
+    monkeypatch.setattr(distances, "BLOCK_ELEMENTS", 20 * len(gallery))
     monkeypatch.setattr(evaluation, "TILE", (40, 30))
-    monkeypatch.setattr(evaluation, "ROWS", 50)
-    assert len(list(evaluation.query_blocks(101, len(gallery)))) == 6
-    parts = evaluate(query, gallery, metric), evaluate_distances(distances, query, gallery)
+    monkeypatch.setattr(distances, "ROWS", 50)
+    assert len(list(distances.query_blocks(101, len(gallery)))) == 6
+    parts = evaluate(query, gallery, metric), evaluate_distances(plain, query, gallery)
     for a, b in zip(whole, parts):
         np.testing.assert_array_equal(a.ap, b.ap)
         np.testing.assert_array_equal(a.cmc, b.cmc)
@@ -125,7 +125,7 @@ def test_tiles_and_blocks_change_nothing(monkeypatch, tied, metric):
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_parts_are_prepared_as_the_whole_is(metric):
     features = torch.randn(1000, 300, generator=torch.Generator().manual_seed(0))
-    whole, parts = evaluation._prepared(features, metric), [evaluation._prepared(x, metric) for x in features.split(37)]
+    whole, parts = distances.prepare(features, metric), [distances.prepare(x, metric) for x in features.split(37)]
     assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole, zip(*parts)))
 
 
@@ -359,8 +359,8 @@ def test_rerank_normalises_features_and_does_not_touch_them():
 def test_rerank_in_blocks(monkeypatch, kind):
     _, query, gallery = rerank_sets(kind, 30, 270)
     expected = rerank(query, gallery)
-    monkeypatch.setattr(evaluation, "BLOCK_ELEMENTS", 20 * 300)
-    assert len(list(evaluation.query_blocks(300, 300))) == 15
+    monkeypatch.setattr(distances, "BLOCK_ELEMENTS", 20 * 300)
+    assert len(list(distances.query_blocks(300, 300))) == 15
     np.testing.assert_allclose(rerank(query, gallery), expected, atol=1e-6)
 
 

@@ -4,23 +4,21 @@ Of the (Q + G) x (Q + G) matrix one half is computed, block by block; only each 
 the [Q, G] part are kept. The encodings are sparse.
 """
 
-from collections.abc import Iterator
-
 import numba
 import numpy as np
 import scipy.sparse
 import torch
 from torch.nn.functional import normalize
 
-from reidlib.retrieval import evaluation
-from reidlib.retrieval.evaluation import (
-    EmbeddingSet,
+from reidlib.retrieval.distances import (
     check_dimensions,
     check_lengths,
     distance_blocks,
-    query_blocks,
+    first_equal,
     torch_threads,
+    upper_blocks,
 )
+from reidlib.retrieval.embeddings import EmbeddingSet
 
 
 @torch_threads()
@@ -71,9 +69,8 @@ def _neighbours(features: torch.Tensor, n_query: int, k: int) -> tuple[np.ndarra
     n = len(features)
     nearest, best = np.empty((n, min(k, n)), np.int64), np.full((n, min(k, n)), np.inf, np.float32)
     maximum, original = np.zeros(n, np.float32), np.empty((n_query, n - n_query), np.float32)
-    first_equal = evaluation._first_equal(features, np.arange(n))
-    halved = (first_equal == np.arange(n)).all()
-    for rows, block in _upper_blocks(features) if halved else distance_blocks(features, features):
+    halved = (first_equal(features, np.arange(n)) == np.arange(n)).all()  # no two are equal
+    for rows, block in upper_blocks(features) if halved else distance_blocks(features, features):
         distances, left = block.clamp_(min=0).cpu().numpy(), n - block.shape[1]
         _select(distances, left, nearest[rows], best[rows], maximum[rows])
         if halved:
@@ -82,17 +79,6 @@ def _neighbours(features: torch.Tensor, n_query: int, k: int) -> tuple[np.ndarra
             original[rows] = distances[: n_query - rows.start, n_query - left :]
     maximum[maximum == 0] = 1  # a row of zeros (all vectors equal) stays one when divided
     return nearest, maximum, original
-
-
-def _upper_blocks(features: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """As `distance_blocks` of features with themselves, but of its columns only those from the block's first row on."""
-    unit = evaluation._prepared(features, "cosine")
-    # of 512 rows at most: of a block's first square both halves are computed
-    blocks = list(query_blocks(len(features), max(len(features), evaluation.BLOCK_ELEMENTS // 512)))
-    buffer = features.new_empty(max(rows.stop - rows.start for rows in blocks) * len(features))
-    for rows in blocks:
-        right = slice(rows.start, None)
-        yield rows, evaluation._distances(evaluation._take(unit, rows), evaluation._take(unit, right), buffer)
 
 
 @numba.njit(cache=True)
