@@ -14,7 +14,9 @@ MOST = 2**53  # from here on two numbers may be one, where a column was read as 
 def check(dataset: Dataset, trained: bool = True) -> Dataset:
     """The data set as it can be used: paths absolute, pid and camid int64, identities only in train and query.
 
-    trained: False: nothing is trained on it, so that train may be empty. What is odd but harmless is noted. Raises DataError naming all that is wrong: the layout's own `problems`; missing
+    trained: False: nothing is trained on it, so that train may be empty.
+
+    What is odd but harmless is noted. Raises DataError naming all that is wrong: the layout's own `problems`; missing
     columns or files; numbers that can't be; a split without images or with one twice; an image with two labels;
     identities in both train and test; a single training identity; queries none of which has a match in another camera.
     """
