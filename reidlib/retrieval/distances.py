@@ -1,4 +1,4 @@
-"""Distances between embeddings: block by block, in true float32, the same to the bit for equal features."""
+"""Distances between embeddings, block by block and in true float32; and which embeddings are equal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +65,8 @@ def distance_blocks(query: torch.Tensor, gallery: torch.Tensor) -> Iterator[tupl
 
 
 def upper_blocks(features: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """As `distance_blocks` of features with themselves, but of its columns only those from the block's first row on."""
+    """As `distance_blocks` of features with themselves, but of its columns only those from the block's first row on: (rows, float32
+    [len(rows), N - rows.start]). Equal features need not be at equal distances."""
     unit = prepare(features, "cosine")
     # of 512 rows at most: of a block's first square both halves are computed
     blocks = list(query_blocks(len(features), max(len(features), BLOCK_ELEMENTS // 512)))
@@ -76,7 +77,8 @@ def upper_blocks(features: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]
 
 
 def prepare(features: torch.Tensor, metric: str, origin: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-    """What distances are made of: unit vectors (cosine); or vectors from `origin` and their squared norms (euclidean)."""
+    """What distances of features [N, D] are made of: unit vectors [N, D] (cosine); or vectors from `origin` [D], else as they
+    are, and their squared norms [N] (euclidean)."""
     if metric == "cosine":
         return (normalize(features, dim=1),)
     features = features if origin is None else features - origin
