@@ -132,13 +132,20 @@ def evaluated(
     What is not trained knows no seed: one a data set, under the first. Raw pixels and starts are tested on `trains` alone,
     peers, which were trained elsewhere, wherever anything is tested.
     """
-    of, seeds = parse(method), params.seeds
+    of = parse(method)
+    seeds = _seeds(params, of)
     if isinstance(of, Peer):
         yield from (Evaluated(method, ELSEWHERE, test, seeds[0]) for test in tests or trains)
     elif not of.seeded:
         yield from (Evaluated(method, dataset, dataset, seeds[0]) for dataset in trains)
     else:
         yield from (Evaluated(method, train, test, s) for train in trains for test in tests or [train] for s in seeds)
+
+
+def _seeds(params: StudyParams, method: Method) -> list[int]:
+    """The study's, for variants of a student those of them that the ablations name."""
+    wanted = params.ablations.seeds if params.ablations and isinstance(method, Student) and method.changes() else None
+    return [seed for seed in params.seeds if wanted is None or seed in wanted]
 
 
 def _names(found: list[Method]) -> list[str]:

@@ -184,6 +184,17 @@ def test_what_was_tried_is_shown_and_published_with_the_results(project):
     assert gathering.tried(study).empty
 
 
+def test_variants_may_be_trained_with_fewer_seeds(tmp_path):
+    study = open_study(tiny.write(tmp_path, "fewer", {"seeds": [0, 1], "ablations.seeds": [0]}))
+    seeds = {}
+    for of in agenda.evaluations(study.params):
+        seeds.setdefault(of.method, set()).add(of.seed)
+    variants = [variant for found in agenda.variants(study.params).values() for variant in found]
+    assert len(variants) == 8 and all(seeds[variant] == {0} for variant in variants)
+    assert seeds["student"] == seeds["student+kd:moe"] == seeds["moe:top1"] == seeds["expert:clip"] == {0, 1}
+    assert "Variants of the student were trained with these of the seeds alone: 0." in study.params.remark
+
+
 def test_nothing_is_trained_on_a_set_for_testing_alone(tmp_path):
     changes = {"datasets.people.test_only": True, "mixed": False}
     study = open_study(tiny.write(tmp_path, "crossed", changes))

@@ -294,6 +294,12 @@ def test_an_ablation_of_a_term_without_weight_is_named_with_the_nearest(refused)
     )
 
 
+@pytest.mark.parametrize("of", [[1], [0, 2]])
+def test_seeds_of_ablations_are_the_studys_and_the_first_among_them(refused, of):
+    changes = {"seeds": [0, 1], "ablations": {"datasets": ["people"], "seeds": of}}
+    assert "ablations.seeds: some of [0, 1], the first" in refused(changes)
+
+
 @pytest.mark.parametrize("where", ["", "student:\n  "])
 def test_a_doubled_key_is_refused_and_its_line_named(tmp_path, where):
     (tmp_path / "study.yaml").write_text(f"title: t\n{where}x: 1\n{'  ' * bool(where)}x: 2\n")

@@ -357,6 +357,9 @@ def test_what_kd_adds_by_epochs():
     assert np.allclose(table["gain"], [0.2, 0.1, 0.0], atol=1e-6) and np.allclose(table["taught"], [0.5, 0.7, 0.72])
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
     assert tables.epochs_table(rows[~rows["method"].str.contains("epochs")], evaluations, 10).empty
+    more = rows[~rows["method"].str.contains("/")].assign(seed=1, value=0.9)  # a seed that the variants have not
+    evaluations |= {f"{m}|people|people|1|ap": np.array([0.8, 1.0], np.float32) for m in more["method"]}
+    pd.testing.assert_frame_equal(tables.epochs_table(pd.concat([rows, more]), evaluations, epochs=10), table)
 
 
 def test_the_best_of_a_column_is_in_bold_where_rows_compete(found):

@@ -117,6 +117,9 @@ class AblationParams(Strict):
     epochs: Annotated[list[PositiveInt], EachOnce] = Field(
         [], description="students trained shorter or longer, alone and under the MoE"
     )
+    seeds: Annotated[list[NonNegativeInt], EachOnce] | None = Field(
+        None, min_length=1, description="of the study's, those that variants are trained with; null: all of them"
+    )
 
 
 class PretrainingParams(Strict):
@@ -190,14 +193,16 @@ class StudyParams(Strict):
 
     @property
     def remark(self) -> str:
-        """What is printed under every table: the note, how pictures are tested where that is unusual, what peers are."""
+        """What is printed under every table: the note, what is unusual in how pictures are tested and variants trained, peers."""
         flip = "Every method is tested with flip averaging, which doubles the time of an embedding." * self.flip_test
         by_training: dict[str, list[str]] = {}
         for name, peer in self.peers.items():
             by_training.setdefault(peer.trained_on, []).append(name)
         trained = "; ".join(f"{', '.join(names)} on {where}" for where, names in by_training.items())
         peers = f"Peers are others' networks, trained elsewhere ({trained}); they run in OpenVINO on the CPU, in float32."
-        return " ".join(filter(None, [self.note, flip, peers * bool(self.peers)]))
+        of = ", ".join(map(str, (self.ablations and self.ablations.seeds) or []))
+        variants = f"Variants of the student were trained with these of the seeds alone: {of}." * bool(of)
+        return " ".join(filter(None, [self.note, flip, variants, peers * bool(self.peers)]))
 
     @property
     def networks(self) -> dict[str, NetworkParams]:
@@ -264,6 +269,9 @@ class StudyParams(Strict):
                     raise ValueError(f"ablations.datasets: no data set '{name}'{nearest(name, list(self.datasets))}")
                 if self.datasets[name].test_only:
                     raise ValueError(f"ablations.datasets: nothing is trained on '{name}', which is test_only")
+            of = self.ablations.seeds
+            if of and (self.seeds[0] not in of or {*of} - {*self.seeds}):
+                raise ValueError(f"ablations.seeds: some of {self.seeds}, the first, which figures show, among them")
         if self.release and (self.release.dataset not in self.datasets or self.datasets[self.release.dataset].test_only):
             raise ValueError(f"release.dataset: nothing is trained on '{self.release.dataset}'")
         if sum(not spec.test_only for spec in self.datasets.values()) < 1 + self.mixed:
