@@ -144,6 +144,8 @@ class Gallery:
     def load(cls, folder: str | Path) -> "Gallery":
         """What `save` wrote. Raises DataError where a part is missing, damaged, or the two are not of one gallery."""
         folder = Path(folder)
+        if not folder.exists() and (whole := sorted(folder.parent.glob(f".{folder.name}.*.old"))):
+            raise DataError(f"{folder} is not there, for saving it was cut off: rename {whole[-1]}, which it was, to it")
         try:
             index = faiss.read_index(str(folder / FILES[0]))
             table = pd.read_parquet(folder / FILES[1])

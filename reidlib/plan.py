@@ -129,7 +129,8 @@ class Plan:
         raise agenda.no_method(self.params, method)
 
     def _picture_unit(self, kind: str, make: Callable, method: Method, dataset: str, seed: int, spec: NetworkParams,
-                      parents: dict, place: str, more: dict | None = None, uses: tuple = ()) -> Unit:  # fmt: skip
+                      parents: dict, place: str, more: dict | None = None, uses: tuple = (),
+                      keys: dict | None = None) -> Unit:  # fmt: skip
         """A network that is trained on pictures."""
         encoder, labels, inputs = spec.encoder, self.data.labels(dataset), self._network_inputs(spec, dataset, seed)
         recipe = self._recipe(spec.recipe, dataset)
@@ -139,7 +140,8 @@ class Plan:
         parents = {"pixels": self.pixels(dataset, "train"), **parents}
         parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(recipe.stages)}
         uses = (builder(encoder), *uses)
-        return Unit(kind, f"{method} {dataset} seed {seed}", make, inputs, parents, given, uses, place=place)
+        label = f"{method} {dataset} seed {seed}"
+        return Unit(kind, label, make, inputs, parents, given, uses, place=place, keys=keys or {})
 
     def start(self, method: Start, dataset: str) -> Unit:
         """An expert's encoder as it was pretrained: nothing is trained, so nothing is kept. Raises as `network` does."""
@@ -197,8 +199,9 @@ class Plan:
         used = {name: weight for name, weight in kd.terms.items() if weight}
         kd = kd.model_copy(update={"teachers": [], "terms": used})
         uses = (*(TERMS[name] for name in used), *((GATES[teaches.gate],) if isinstance(teaches, Moe) else ()))
+        keys = {"distillation": "distillation"} | ({"recipe": "student.taught"} if self.params.student.taught else {})
         return self._picture_unit("embedder", making.make_taught, method, dataset, seed, spec, parents, "student",
-                                  {"distillation": kd}, uses)  # fmt: skip
+                                  {"distillation": kd}, uses, keys)  # fmt: skip
 
     def _features(self, experts, dataset: str, seed: int) -> dict[str, Unit]:
         """The experts' embeddings of the training pictures and of their mirror images."""

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from reidlib import processes
-from reidlib.content import differences, folder_name, plain, write_atomically
+from reidlib.content import folder_name, plain, write_atomically
 from reidlib.data.hashes import file_hashes
 from reidlib.making import untrained
 from reidlib.units import Store, Unit
@@ -65,9 +65,7 @@ def in_place_of(unit: Unit, folder: Path, hash_cache: Path) -> Unit:
         return unit
     record = read_record(file)
     if record["asked"] != unit.asked:
-        why = differences(record["inputs"], plain(unit.inputs), f"{unit.place}.") or [
-            "its data or its teachers were others"
-        ]
+        why = unit.changed(record["inputs"]) or ["its data or its teachers were others"]
         print(
             f"'{unit.label}': {file.name} is not what is asked for ({'; '.join(why)}): it is trained anew", file=sys.stderr
         )

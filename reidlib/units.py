@@ -53,7 +53,7 @@ class Unit:
         given: what `make` needs besides and numbers don't depend on, or are told of in `inputs`: arrays, paths, a device.
         uses: functions or classes that `make` takes from a table by name.
         kept: False: its arrays are cheap, made when they are asked for, and never written.
-        place: the part of the params file that `inputs` come from, for messages.
+        place: the part of the params file that `inputs` come from, for messages; keys: those of inputs from elsewhere.
         stands_for: the unit that would be made, were what it makes not at hand already.
     """
 
@@ -66,6 +66,7 @@ class Unit:
     uses: tuple = ()
     kept: bool = True
     place: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
     stands_for: "Unit | None" = None
 
     @cached_property
@@ -86,6 +87,11 @@ class Unit:
         code = sorted(set(self.dependencies["code"].values()))  # by content: a definition that only moved is the same
         parents = list(self.dependencies["parents"].values())  # in their order, which counts; what they are called doesn't
         return digest([self.kind, self.dependencies["inputs"], parents, code])
+
+    def changed(self, before: Mapping[str, Any]) -> list[str]:
+        """How earlier inputs differ from this unit's, by keys of the params file."""
+        named = lambda inputs: {self.keys.get(n, f"{self.place}.{n}" if self.place else n): v for n, v in inputs.items()}  # noqa: E731
+        return differences(named(before), named(plain(self.inputs)))
 
 
 @dataclass(frozen=True)
@@ -259,7 +265,7 @@ class Store:
     def differences(self, record: dict, unit: Unit) -> list[str]:
         """What a unit depended on by its record and does no longer, in words, the deepest cause first."""
         before, now = record["dependencies"], unit.dependencies
-        found = differences(before["inputs"], now["inputs"], f"{unit.place}." if unit.place else "")
+        found = unit.changed(before["inputs"])
         for name, parent in unit.parents.items():
             earlier = before["parents"].get(name)
             if earlier != now["parents"][name]:

@@ -1,5 +1,7 @@
 """A gallery that is searched: exact where it is small, nearly so where it is large, filtered before, kept and changed."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -101,6 +103,24 @@ def test_nothing_but_a_gallery_is_written_over(tmp_path):
     with pytest.raises(Exception):  # noqa: B017, pyarrow's own
         gallery.save(tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops", "empty"]  # no draft is left
+
+
+def test_a_save_that_is_killed_before_the_new_takes_the_olds_place_says_where_the_old_is(tmp_path, monkeypatch):
+    gallery, renamed = Gallery.build(table(20)), Path.rename
+    gallery.save(tmp_path / "gallery")
+
+    def killed(path, target):
+        if target.name == "gallery":
+            raise KeyboardInterrupt
+        return renamed(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.save(tmp_path / "gallery")
+    with pytest.raises(DataError, match="saving it was cut off: rename .*old, which it was, to it") as error:
+        Gallery.load(tmp_path / "gallery")
+    renamed(Path(str(error.value).split("rename ")[1].split(",")[0]), tmp_path / "gallery")
+    assert len(Gallery.load(tmp_path / "gallery")) == 20
 
 
 def test_more_answers_than_there_are_pictures():

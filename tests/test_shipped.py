@@ -98,6 +98,8 @@ def test_the_record_says_how_and_where_it_was_trained(shipped):
     "change, said",
     [
         ({"student.recipe": CHANGES["student.recipe"] | {"lr": 0.002}}, "student.recipe.lr was 0.001, is 0.002"),
+        ({"student.taught": CHANGES["student.recipe"] | {"lr": 0.002}}, "student.taught.lr was 0.001, is 0.002"),
+        ({"distillation.temperature": 2.0}, "distillation.temperature was 4.0, is 2.0"),
         ({"experts.clip.recipe": tiny.RECIPE | {"lr": 0.002}}, "its data or its teachers were others"),
     ],
 )
