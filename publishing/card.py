@@ -63,12 +63,16 @@ def _card(study: Study, results: Results, method: Student, model: Embedder, spec
     count = sum(parameter.numel() for parameter in deployed(copy.deepcopy(model)).parameters())
     pictures, megabytes = len(study.dataset(wanted.dataset).train), file.stat().st_size / 1e6
     taught = f"taught by {method.taught_by}" if method.taught_by else "alone"
+    trained = results.provenance["units"][f"{method}|{wanted.dataset}|{seed}"]
+    code = results.provenance["environments"][trained["environment"]]
+    commit = f"commit {code['commit'][:12]}" if code["commit"] else "code outside git"
+    edited = ", with changes that were not committed" * bool(code["uncommitted changes"])
     alone = params.model_copy(update={"peers": {}})
     peers = beside(results)
     return f"""# {title}, trained on {names[wanted.dataset]}
 
-{spec.name}, {count / 1e6:.2f} M parameters, float16 weights in {file.name} ({megabytes:.1f} MB). It maps a crop of a
-person or vehicle, resized to {height} x {width} pixels, to an embedding that is compared by cosine.
+{spec.name}, {count / 1e6:.2f} M parameters, float16 weights in {file.name} ({megabytes:.1f} MB). It maps a crop
+like those of {names[wanted.dataset]}, resized to {height} x {width} pixels, to an embedding that is compared by cosine.
 
     from reidlib.released import read_released
     model = read_released("{file.name}")      # uint8 [B, 3, H, W], RGB -> float [B, {model.dim}]
@@ -84,7 +88,8 @@ network.
 
 ## How it was made
 
-Trained on {pictures} pictures of {names[wanted.dataset]}, seed {seed} (the first: no test set has chosen it), {taught}. {alone.remark}
+Trained on {pictures} pictures of {names[wanted.dataset]}, seed {seed} (the first: no test set has chosen it), {taught}, by the
+code of {commit}{edited}. {alone.remark}
 
 ```yaml
 {recipe}

@@ -12,9 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from reidlib.sources import PROJECT
-
-RELEASED = "results/market1501/weights/student-kd-moe.safetensors"
 MANY = ("embeddings", "evaluation")  # kinds of units of which the finished ones are counted, not listed
 
 
@@ -66,7 +63,7 @@ def embed(args) -> int:
 
     files = folders.pictures(args.places)
     _writable(args.output)
-    table = folders.embed_pictures(deploy.open_network(args.network or default_network()), files)
+    table = folders.embed_pictures(deploy.open_network(args.network), files)
     folders.write_table(table, args.output)
     print(f"{args.output}: {len(table)} embeddings of {len(table['embedding'][0])} numbers", file=sys.stderr)
     return 0
@@ -76,7 +73,7 @@ def search(args) -> int:
     from reidlib import deploy, folders
 
     gallery = folders.read_table(args.gallery)
-    queries = folders.embed_pictures(deploy.open_network(args.network or default_network()), folders.pictures(args.places))
+    queries = folders.embed_pictures(deploy.open_network(args.network), folders.pictures(args.places))
     of, by = (table.attrs.get("network") for table in (gallery, queries))
     if of != by:
         print(f"{args.gallery} was embedded by {of or 'an unknown network'}, the pictures now by {by}: unless one is an export of the "
@@ -91,7 +88,7 @@ def export(args) -> int:
     from reidlib import deploy, folders
 
     _writable(args.output)
-    model = deploy.open_network(args.network or default_network())
+    model = deploy.open_network(args.network)
     if not args.int8:
         deploy.export(model, args.output)
     else:
@@ -129,15 +126,6 @@ def far(folder: Path) -> str:
     *_, last = (folder / "history.csv").read_text().split()
     epoch, loss = last.split(",")[:2]
     return f"epoch {epoch} is done, loss {float(loss):.3f}"
-
-
-def default_network() -> Path:
-    """The trained student that comes with this project."""
-    if not (PROJECT / RELEASED).is_file():
-        raise ValueError(f"{RELEASED}, the student that comes with this project, is not there: name a file with --network (a study "
-                         "whose params have `release` writes one to results/<study>/weights/)")  # fmt: skip
-    print(f"network: {RELEASED}", file=sys.stderr)
-    return PROJECT / RELEASED
 
 
 def _writable(file: Path) -> None:

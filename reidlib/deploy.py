@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from reidlib.data.hashes import file_hashes
 from reidlib.models import Embedder, deployed
 from reidlib.profiling import interleaved
-from reidlib.released import read_released
+from reidlib.released import default, read_released
 from reidlib.retrieval import EmbeddingSet, evaluate
 from reidlib.training import Machine, embed
 
@@ -226,12 +226,12 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(pixels))  # a copy, for the store is read-only
 
 
-def open_network(file: str | Path, threads: int = 1) -> nn.Module:
+def open_network(file: str | Path | None = None, threads: int = 1) -> nn.Module:
     """A network that was handed on: released weights (.safetensors) or an exported file (.onnx); its `origin` says which.
 
-    Raises DeployError or ValueError naming the file where it is neither.
+    file: None is the student that comes with this project. Raises DeployError or ValueError naming the file where it is neither.
     """
-    file = Path(file)
+    file = Path(file or default())
     if not file.is_file():
         raise DeployError(f"{file}: no such file; a network is a .safetensors of results/<study>/weights/ or an .onnx")
     network = OnnxNetwork(file, threads) if file.suffix == ".onnx" else read_released(file)

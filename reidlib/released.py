@@ -6,6 +6,7 @@ model(pictures)                     uint8 [B, 3, H, W] of any size -> embeddings
 
 import copy
 import json
+import sys
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -14,6 +15,9 @@ from safetensors.torch import save_file
 from reidlib.encoders import build
 from reidlib.models import Embedder, deployed
 from reidlib.params import EncoderParams
+from reidlib.sources import PROJECT
+
+DEFAULT = "results/market1501/weights/student-kd-moe.safetensors"
 
 
 def write_released(file: Path, model: Embedder, encoder: EncoderParams) -> None:
@@ -40,3 +44,12 @@ def read_released(file: str | Path) -> Embedder:
     model = deployed(Embedder(build(spec, spec.size), identities=1))
     model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
     return model.eval()
+
+
+def default() -> Path:
+    """The trained student that comes with this project; says so. Raises ValueError where it was taken away."""
+    if not (PROJECT / DEFAULT).is_file():
+        raise ValueError(f"{DEFAULT}, the student that comes with this project, is not there: name another network's file (a "
+                         "study whose params have `release` writes one to results/<study>/weights/)")  # fmt: skip
+    print(f"network: {DEFAULT}", file=sys.stderr)
+    return PROJECT / DEFAULT

@@ -118,6 +118,11 @@ def test_a_file_that_is_no_network_is_named(tmp_path, ending, content):
         deploy.open_network(tmp_path / "none.onnx")
 
 
+def test_the_network_that_comes_with_the_project_is_opened_where_none_is_named():
+    network = deploy.open_network()
+    assert network.origin.startswith("student-kd-moe.safetensors (") and deploy.picture_size(network) == (192, 96)
+
+
 @pytest.fixture
 def crops(tmp_path):
     """A folder of crops of different sizes and formats, one of them broken, one no picture."""

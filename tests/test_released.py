@@ -16,6 +16,10 @@ from reidlib.results import Results
 from reidlib.study import open_study
 from tests import tiny
 
+MADE = {
+    "units": {"student+kd:moe|vehicles|0": {"environment": "0"}},
+    "environments": {"0": {"commit": "0123456789abcdef", "uncommitted changes": True}},
+}
 RELEASE = {"method": "student+kd:moe", "dataset": "vehicles", "terms": "Research only, as the data's."}
 
 
@@ -30,7 +34,7 @@ def study(tmp_path_factory):
 def made(study, tmp_path_factory):
     """The released file. Of the results, what the card is made of."""
     rows = gathering.accuracy(study, [RELEASE["method"]], across=True)
-    results = Results(study.name, study.params, rows, gathering.evaluations(study, rows), {}, study.root)
+    results = Results(study.name, study.params, rows, gathering.evaluations(study, rows), MADE, study.root)
     return release(study, results, tmp_path_factory.mktemp("results") / "weights"), rows
 
 
@@ -55,6 +59,7 @@ def test_the_card_has_the_scores_of_that_network_on_every_test_set(study, made):
         assert f"| {test} | {where} | {mAP:.1f} (" in card
     assert RELEASE["terms"] in card and "timm:test_efficientnet" in card and "trained on vehicles" in card
     assert f'read_released("{file.name}")' in card and "taught by moe" in card
+    assert "by the\ncode of commit 0123456789ab, with changes that were not committed." in card
     assert "lr: 0.004\n" in card and "lr: 0.001" not in card  # the recipe of students that are taught
 
 
