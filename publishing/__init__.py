@@ -73,8 +73,8 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
                              f"run make study STUDY={study.name}")  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
     results.write(found, folder, study.root / "params" / f"{study.name}.yaml")
-    if validation_file(study).exists():
-        shutil.copy(validation_file(study), folder / "validation.csv")
+    if study.validation_file.exists():
+        shutil.copy(study.validation_file, folder / "validation.csv")
     if study.params.release:
         release(study, found, folder / "weights")
     (folder / "notebooks").mkdir()
@@ -89,15 +89,10 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
         _copy_notebook(made(study, name) / file, folder / "notebooks" / file, study.params.publish_images)
 
 
-def validation_file(study: Study) -> Path:
-    """What was tried on held-out training identities before the params were as they are, see scripts/validate.py."""
-    return study.root / "params" / f"{study.name}.validation.csv"
-
-
 def publish(study: Study) -> Path:
     """Put results/<study>/ in place, whole. Returns it. Raises as `assemble` does; what is published stays then."""
     target = study.root / "results" / study.name
-    draft = study.root / "artifacts" / study.name / "draft"
+    draft = target.with_name(f".{study.name}.draft")  # beside it, for a folder can't be renamed to another disk
     assemble(study, draft, notebooks(study))
     pages.write_readme(results.read(draft), draft)
     _exchange(draft, target)
@@ -133,7 +128,7 @@ def is_published(study: Study) -> bool:
 
 def _exchange(draft: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    old = draft.with_name("replaced")
+    old = target.with_name(f".{target.name}.replaced")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
@@ -148,10 +143,13 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _copy_notebook(executed: Path, copy: Path, publish_images: bool) -> None:
     """The executed notebook for readers: its pictures in 256 colours, a third of the bytes, or, where the data's terms
-    forbid to publish them, left out."""
+    forbid to publish them, left out; without what was said of the run itself: bars, who waited for whom."""
     notebook = nbformat.read(executed, as_version=4)
     for path in ("input_path", "output_path"):  # on this machine
         notebook.metadata.get("papermill", {}).pop(path, None)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         if "image/png" not in output.get("data", ()):
             continue

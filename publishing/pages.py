@@ -35,9 +35,9 @@ TABLES = {  # by file name, in the order on the page; others follow
     "deployment": "The student as one file, in 32 and in 8 bits",
 }
 FIGURES = {  # by how their names begin, in the order on the page; others follow
-    "The method": ("overview", "method"),
+    "The method": ("overview",),
     "Accuracy of every method": ("accuracy",),
-    "Accuracy against cost": ("trade_off", "pareto"),
+    "Accuracy against cost": ("pareto",),
     "Cost": ("efficiency",),
     "Ablations": ("ablation",),
     "Across domains": ("cross_domain",),

@@ -89,6 +89,9 @@ def export(args) -> int:
 
     _writable(args.output)
     model = deploy.open_network(args.network)
+    exported = isinstance(model, deploy.OnnxNetwork)
+    if exported and not args.int8:
+        raise ValueError(f"{args.network} is exported already; with --int8 FOLDER one in 8 bits is made of it")
     if not args.int8:
         deploy.export(model, args.output)
     else:
@@ -96,7 +99,8 @@ def export(args) -> int:
         some = files[:: -(-len(files) // deploy.CALIBRATION)]
         pixels = folders.read_pictures(some, deploy.picture_size(model))
         with tempfile.TemporaryDirectory() as folder:
-            deploy.quantize(deploy.export(model, Path(folder) / "float.onnx"), args.output, pixels)
+            ready = args.network if exported else deploy.export(model, Path(folder) / "float.onnx")
+            deploy.quantize(ready, args.output, pixels)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
     return 0
 
@@ -106,10 +110,10 @@ def status(args) -> int:
     from reidlib.units import FINISHED
 
     study = open_study(args.study)
-    units = study.state()
+    units, planned = study.state(), study.plan.units()
     for unit in units.itertuples():
         if unit.kind not in MANY or unit.state != FINISHED:
-            why = unit.why or far(study.store.folder(study.plan.units()[unit.unit]))
+            why = unit.why or far(study.store.folder(planned[unit.unit]))
             print(f"{unit.state:10} {unit.unit}" + f"  ({why})" * bool(why))
     for kind in MANY:
         done = units[(units["kind"] == kind) & (units["state"] == FINISHED)]

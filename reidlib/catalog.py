@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from reidlib.agenda import trained
 from reidlib.content import digest
 from reidlib.data import DataError, Dataset, load, mixed, validation_split
 from reidlib.data.hashes import file_hashes
@@ -70,13 +71,17 @@ class Catalog:
 
     def shared_pictures(self, name: str) -> list[str]:
         """What is amiss where one picture, by its bytes, is trained on and tested with, or is a query's match to itself."""
-        parts = [self.frame(name, part).assign(part=part) for part in ("train", "query", "gallery")]
-        frame = pd.concat([part[["path", "pid", "camid", "part"]] for part in parts], ignore_index=True)
-        frame["bytes"] = file_hashes(frame["path"], self.hash_cache)
-        train, query, gallery = (frame[frame["part"] == part] for part in ("train", "query", "gallery"))
+        query, gallery = (
+            self.frame(name, part).assign(bytes=lambda frame: file_hashes(frame["path"], self.hash_cache))
+            for part in ("query", "gallery")
+        )
         found = []
-        if leaked := query["bytes"].isin(train["bytes"]).sum() + gallery["bytes"].isin(train["bytes"]).sum():
-            found.append(f"{leaked} pictures of query and gallery are, byte by byte, in train too: scores are too high")
+        for other in trained(self.params):  # another set's pictures may be these as well
+            train = set(file_hashes(self.frame(other, "train")["path"], self.hash_cache))
+            if leaked := query["bytes"].isin(train).sum() + gallery["bytes"].isin(train).sum():
+                where = "train" if other == name else f"{other}'s train"
+                said = f"{leaked} pictures of query and gallery are, byte by byte, in {where} too"
+                found.append(f"{said}: scores are too high")
         pairs = query.merge(gallery, on=["bytes", "pid"])
         if same := pairs.loc[pairs["camid_x"] != pairs["camid_y"], "path_x"].nunique():
             found.append(f"{same} queries have themselves, byte by byte, as a match in another camera: scores are too high")
@@ -87,7 +92,11 @@ class Catalog:
         return self.params.datasets[name.partition("+")[0]].size
 
     def labels(self, name: str) -> np.ndarray:
-        """Training identities numbered from 0, int64 [N]."""
+        """Training identities numbered from 0, int64 [N]. Raises DataError where a data set is for testing alone."""
+        for part in name.split("+"):
+            if part in self.params.datasets and self.params.datasets[part].test_only:
+                others = ", ".join(trained(self.params))
+                raise DataError(f"nothing is trained on '{part}', which is test_only; this study trains on {others}")
         return np.unique(self.frame(name, "train")["pid"], return_inverse=True)[1].astype(np.int64)
 
 

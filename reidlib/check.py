@@ -54,7 +54,7 @@ def _data(study: Study) -> list[str]:
                 continue
             for part in [*["train"] * (name in trained), *["query", "gallery"] * ("+" not in name)]:
                 making.load_pixels(study.plan.pixels(name, part), study.store)
-            identities = len(np.unique(study.plan.data.labels(name)))
+            identities = len(np.unique(study.plan.data.labels(name))) if name in trained else 0
         except (DataError, ValueError) as error:
             found += [f"data set '{name}': {error}"] if "+" not in name else []
             continue

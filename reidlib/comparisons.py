@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reidlib.methods import ENSEMBLES, TAUGHT, Expert, Method, Student
+from reidlib.methods import ENSEMBLES, TAUGHT, Expert, Method, Student, parse
 from reidlib.results import datasets, evaluated
 from reidlib.stats import p_value, percentiles, resamples
 
@@ -65,6 +65,12 @@ def by_seed(rows: pd.DataFrame, method: str, train: str, test: str) -> pd.Series
     return own[(own["train_dataset"] == train) & (own["test_dataset"] == test)].set_index("seed")["value"]
 
 
+def of_seeds(rows: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
+    """The rows of the seeds that variants were trained with (see `ablations.seeds`), so that all in a table have the same ones."""
+    seeds = rows["seed"][rows["method"].isin(variants)]
+    return rows[rows["seed"].isin(seeds)] if len(seeds) else rows
+
+
 def gain(rows: pd.DataFrame, evaluations: Evaluations, a: str, b: str, dataset: str) -> Comparison | None:
     """mAP of method `a` minus that of `b`, both trained and tested on `dataset`; None where one wasn't."""
     return compare(rows, evaluations, np.subtract, [(a, dataset, dataset), (b, dataset, dataset)])
@@ -72,6 +78,7 @@ def gain(rows: pd.DataFrame, evaluations: Evaluations, a: str, b: str, dataset: 
 
 def differences(rows: pd.DataFrame, evaluations: Evaluations, methods: Sequence[str], base: str) -> pd.DataFrame:
     """What each method has over `base` on each data set: method, dataset, mean, low, high (fractions of mAP), seeds."""
+    rows = of_seeds(rows, [method for method in methods if parse(method).changes()])
     found = {(m, d): gain(rows, evaluations, m, base, d) for d in datasets(rows) for m in methods}
     lines = [(*key, *c[:4]) for key, c in found.items() if c is not None]
     return pd.DataFrame(lines, columns=["method", "dataset", "mean", "low", "high", "seeds"])

@@ -31,7 +31,8 @@ def of_study(plan: "Plan") -> Unit:
     inputs = {"methods": wanted, "peers": identities, "runs": runs, **plan.run_inputs}
     given = {"experts": list(study.experts), "peers": peers, "machine": plan.machine}
     uses = (Machine, *(GATES[gate] for gate in study.moe.gates if gate in GATES))  # the router's is top1's
-    return Unit("costs", "costs", measuring.make_costs, inputs, parents, given, uses, place="profiling")
+    keys = {"runs": "profiling"}
+    return Unit("costs", "costs", measuring.make_costs, inputs, parents, given, uses, keys=keys)
 
 
 def of_paper(plan: "Plan") -> Unit:
@@ -46,5 +47,6 @@ def of_paper(plan: "Plan") -> Unit:
         "runs": plan.params.profiling.paper, **plan.run_inputs,
     }  # fmt: skip
     uses = (Machine, GATES["soft"], GATES["top1"], *{builder(encoder) for encoder in networks.values()})
-    given = {"machine": plan.machine}
-    return Unit("costs", "costs of the paper's networks", measuring.make_paper_costs, inputs, {}, given, uses)
+    given, keys = {"machine": plan.machine}, {"runs": "profiling.paper"}
+    label = "costs of the paper's networks"
+    return Unit("costs", label, measuring.make_paper_costs, inputs, {}, given, uses, keys=keys)

@@ -55,11 +55,11 @@ def cost_rows(study: Study, configuration: str = "") -> pd.DataFrame:
 
 
 def tried(study: Study) -> pd.DataFrame:
-    """What was tried on held-out training identities, params/<study>.validation.csv: a row a run; empty where nothing was."""
-    file = study.root / "params" / f"{study.name}.validation.csv"
-    if not file.exists():
+    """What was tried on held-out training identities, `Study.validation_file`: a row a run; empty where nothing was."""
+    if not study.validation_file.exists():
         return pd.DataFrame(columns=["dataset", "method", "setting", "mAP"])
-    return pd.read_csv(file, keep_default_na=False, na_values=[""], dtype={"dataset": str})  # one may be called NA, or 7
+    names = {"dataset": str}  # one may be called NA, or 7
+    return pd.read_csv(study.validation_file, keep_default_na=False, na_values=[""], dtype=names)
 
 
 def gather(study: Study) -> Results:

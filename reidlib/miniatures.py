@@ -20,8 +20,9 @@ def captioned(plan: "Plan", size: tuple[int, int]) -> Unit:
     wanted = plan.params.pretraining
     domains = sorted({d.builtin.domain for d in plan.params.datasets.values() if d.builtin} or toydata.DOMAINS)
     inputs = {"domains": domains, "n": wanted.pictures, "size": tuple(size), "seed": wanted.seed}
-    label = f"captioned {size[0]}x{size[1]}"
-    return Unit("captioned", label, making.make_captioned, inputs, uses=(toydata.captioned,), place="pretraining")
+    label, uses = f"captioned {size[0]}x{size[1]}", (toydata.captioned,)
+    keys = {"n": "pretraining.pictures", "seed": "pretraining.seed"}
+    return Unit("captioned", label, making.make_captioned, inputs, uses=uses, keys=keys)
 
 
 def pretrained(plan: "Plan", expert: str) -> Unit:
@@ -29,5 +30,6 @@ def pretrained(plan: "Plan", expert: str) -> Unit:
     spec = plan.params.experts[expert].encoder
     inputs = {"encoder": spec, "plan": plan.params.pretraining, **plan.run_inputs}
     parents = {"captioned": captioned(plan, spec.size)}
-    label, given, place = f"pretrain {expert}", {"machine": plan.machine}, f"experts.{expert}"
-    return Unit("pretrained", label, making.make_pretrained, inputs, parents, given, (builder(spec),), place=place)
+    label, given, uses = f"pretrain {expert}", {"machine": plan.machine}, (builder(spec),)
+    keys = {"encoder": f"experts.{expert}.encoder", "plan": "pretraining"}
+    return Unit("pretrained", label, making.make_pretrained, inputs, parents, given, uses, keys=keys)

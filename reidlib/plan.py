@@ -141,7 +141,8 @@ class Plan:
         parents |= {f"pixels {i}": self.pixels(dataset, "train", stage.size) for i, stage in enumerate(recipe.stages)}
         uses = (builder(encoder), *uses)
         label = f"{method} {dataset} seed {seed}"
-        return Unit(kind, label, make, inputs, parents, given, uses, place=place, keys=keys or {})
+        keys = _network_keys(spec, place, **(keys or {}))
+        return Unit(kind, label, make, inputs, parents, given, uses, place=place, keys=keys)
 
     def start(self, method: Start, dataset: str) -> Unit:
         """An expert's encoder as it was pretrained: nothing is trained, so nothing is kept. Raises as `network` does."""
@@ -151,7 +152,8 @@ class Plan:
         parents = {"pretrained": miniatures.pretrained(self, method.name)} if spec.encoder.miniature else {}
         inputs = self._network_inputs(spec, dataset, self.params.seeds[0])
         given, uses = {"encoder": spec.encoder, "weights_root": self.weights_root}, (builder(spec.encoder),)
-        return Unit("start", f"{method} {dataset}", making.load_start, inputs, parents, given, uses, kept=False)
+        label, keys = f"{method} {dataset}", _network_keys(spec, f"experts.{method.name}")
+        return Unit("start", label, making.load_start, inputs, parents, given, uses, kept=False, keys=keys)
 
     def _network_inputs(self, spec: NetworkParams, dataset: str, seed: int) -> dict:
         """What a network on pictures depends on before it is trained."""
@@ -182,8 +184,10 @@ class Plan:
 
     def _student(self, method: Student, dataset: str, seed: int) -> Unit:
         spec, kd = agenda.varied(self.params, method)
+        keys = {"encoder": f"ablations.sizes.{method.size}"} if method.size else {}
         if method.taught_by is None:
-            return self._picture_unit("embedder", making.make_embedder, method, dataset, seed, spec, {}, "student")
+            make = making.make_embedder
+            return self._picture_unit("embedder", make, method, dataset, seed, spec, {}, "student", keys=keys)
         teaches = teacher(method.taught_by)
         if isinstance(teaches, Expert) and teaches.name not in self.params.experts:
             raise ValueError(
@@ -199,7 +203,7 @@ class Plan:
         used = {name: weight for name, weight in kd.terms.items() if weight}
         kd = kd.model_copy(update={"teachers": [], "terms": used})
         uses = (*(TERMS[name] for name in used), *((GATES[teaches.gate],) if isinstance(teaches, Moe) else ()))
-        keys = {"distillation": "distillation"} | ({"recipe": "student.taught"} if self.params.student.taught else {})
+        keys |= {"distillation": "distillation"} | ({"recipe": "student.taught"} if self.params.student.taught else {})
         return self._picture_unit("embedder", making.make_taught, method, dataset, seed, spec, parents, "student",
                                   {"distillation": kd}, uses, keys)  # fmt: skip
 
@@ -251,7 +255,8 @@ class Plan:
         precision = network.inputs["precision"]
         inputs = {"mirrored": mirrored, **self.run_inputs, "precision": precision}
         given, parents = {"machine": Machine(self.params.device, precision)}, {"network": network, **pixels}
-        return Unit("embeddings", label, measuring.make_embeddings, inputs, parents, given, (Machine,))
+        make, keys = measuring.make_embeddings, {"precision": network.keys.get("precision", "precision")}
+        return Unit("embeddings", label, make, inputs, parents, given, (Machine,), keys=keys)
 
     def peer_file(self, method: Peer) -> Path:
         """A peer's graph. Raises ValueError where it is none of this study's."""
@@ -290,3 +295,10 @@ class Plan:
     def costs(self, configuration: str = "") -> Unit:
         """What the networks cost at inference, see `configurations`."""
         return costing.of_paper(self) if configuration else costing.of_study(self)
+
+
+def _network_keys(spec: NetworkParams, place: str, **others: str) -> dict[str, str]:
+    """Which keys of the params file the inputs of `_network_inputs` are, see `Unit.keys`; encoder: of a size's encoder."""
+    keys = {"encoder": f"{place}.encoder", **others}
+    keys |= {name: f"{keys['encoder']}.{name}" for name in ("weights", "size")}
+    return keys | ({"precision": f"{place}.precision"} if spec.precision else {})

@@ -49,7 +49,7 @@ def profile(models: dict[str, nn.Module], pictures: np.ndarray, machine: Machine
     """
     accelerator = machine.accelerator()
     device = accelerator.device
-    pictures = torch.from_numpy(np.resize(pictures, (batch, *pictures.shape[1:]))).to(device)
+    pictures = torch.from_numpy(np.resize(pictures[:batch], (batch, *pictures.shape[1:]))).to(device)
     alone = pictures[:FEW].split(1)
     ready = {name: deployed(copy.deepcopy(model)).to(device) for name, model in models.items()}
     with torch.no_grad(), accelerator.autocast():

@@ -30,9 +30,10 @@ def file_of(unit: Unit, folder: Path) -> Path:
 
 def ship(unit: Unit, store: Store, folder: Path) -> Path:
     """Write a network that has been trained here into `folder`. Raises ValueError where it isn't finished."""
-    made = store.record(unit)
+    made, file = store.record(unit), file_of(unit, folder)
     if made is None:
-        raise ValueError(f"'{unit.label}' is not trained yet: run scripts/train.py first")
+        aside = f"take {file} away, which stands in for it, and " * file.exists()
+        raise ValueError(f"'{unit.label}' is not trained here yet: {aside}run scripts/train.py first")
     with safe_open(store.make(unit) / "weights.safetensors", "pt") as weights:
         trained = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118, it is no dictionary
     before = untrained(unit, store)
@@ -44,7 +45,6 @@ def ship(unit: Unit, store: Store, folder: Path) -> Path:
         "history": (store.folder(unit) / "history.csv").read_text(),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    file = file_of(unit, folder)
     write_atomically(file, lambda path: save_file(state, path, metadata={"record": json.dumps(record, sort_keys=True)}))
     return file
 

@@ -68,6 +68,11 @@ class Study:
         return output_folder(self.root, self.name)
 
     @property
+    def validation_file(self) -> Path:
+        """What was tried on held-out training identities before the params were as they are, see scripts/validate.py."""
+        return self.root / "params" / f"{self.name}.validation.csv"
+
+    @property
     def methods(self) -> list[str]:
         """Every method of this study, baselines first."""
         return agenda.methods(self.params)
@@ -114,12 +119,6 @@ class Study:
         if unit is None:
             raise ValueError(f"{method} has no history: nothing in it is trained")
         return pd.read_csv(self.store.make(unit) / "history.csv")
-
-    def progress(self, method: str | Method, dataset: str, seed: int) -> pd.DataFrame:
-        """How far a training is, whoever runs it: its epochs so far as in `history`, empty before the first; nothing is made."""
-        unit = self.plan.network(method, dataset, seed)
-        file = self.store.folder(unit) / "history.csv" if unit else Path()
-        return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["epoch", "loss"])
 
     def pretraining_history(self, expert: str) -> pd.DataFrame:
         """How a miniature's pretraining went: epoch, loss."""

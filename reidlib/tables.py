@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pylatexenc.latexencode import UnicodeToLatexEncoder
 
-from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, gain, kd_variants
+from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, gain, kd_variants, of_seeds
 from reidlib.methods import TAUGHT, Expert, Moe, Student, label, parse, taught_by
 from reidlib.params import ExpertParams
 from reidlib.results import Results, at_home, clip, configured, costs, datasets, evaluated, select, summary, title
@@ -134,7 +134,7 @@ def epochs_table(rows: pd.DataFrame, evaluations: Evaluations, epochs: int) -> p
     """
     varied = evaluated(rows, lambda method: isinstance(method, Student) and method.changes().keys() == {"epochs"})
     lengths = sorted({parse(method).epochs for method in varied} | {epochs}) if varied else []
-    rows, lines = rows[rows["seed"].isin(rows["seed"][rows["method"].isin(varied)])], []
+    rows, lines = of_seeds(rows, varied), []
     for dataset in datasets(rows[rows["method"].isin(varied)]):
         for length in lengths:
             change = {"epochs": None if length == epochs else length}
@@ -149,8 +149,8 @@ def epochs_table(rows: pd.DataFrame, evaluations: Evaluations, epochs: int) -> p
 
 def _beside(rows: pd.DataFrame, evaluations: Evaluations, bases: dict[str, str], name: str) -> pd.DataFrame:
     """A row a method (a key of `bases`): mAP and the difference to its base, on each data set that has variants."""
-    variants = {method for method in bases if parse(method).changes()}
-    columns = {}
+    variants = [method for method in bases if parse(method).changes()]
+    rows, columns = of_seeds(rows, variants), {}
     for dataset in datasets(rows[rows["method"].isin(variants or bases)]):
         gains = {m: gain(rows, evaluations, m, base, dataset) for m, base in bases.items() if m != base}
         columns[dataset, "mAP (%)"] = {m: _percent(by_seed(rows, m, dataset, dataset)) for m in bases}

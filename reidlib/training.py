@@ -33,7 +33,7 @@ class Machine:
     """Where to compute and how precisely."""
 
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "no"  # no (float32), bf16, fp16
+    precision: str = "no"  # no (float32), bf16
 
     def accelerator(self) -> Accelerator:
         """accelerate's view of this machine; processes that were launched together meet here.
@@ -44,7 +44,7 @@ class Machine:
             raise ValueError("device: cuda, but torch finds no GPU here; set device to auto or cpu")
         # accelerate keeps the first settings for the life of the process; another study may have others
         AcceleratorState._reset_state(reset_partial_state=True)
-        cpu = self.device == "cpu" or (processes.launched() > 1 and not torch.cuda.is_available())
+        cpu = self.device == "cpu" or not torch.cuda.is_available()  # else accelerate takes what else there is, such as mps
         patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # others may train what these processes wait for
         precision = "no" if self.crawls() else self.precision
         return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
@@ -82,8 +82,7 @@ class OnlineTeacher:
 
     def targets(self, index: np.ndarray, flipped: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embedding [B, D] and logits [B, identities] of the augmented `images`, uint8 [B, 3, H, W]."""
-        half = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        with torch.no_grad(), torch.autocast(images.device.type, half, enabled=self.precision != "no"):
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return processes.forward_shared(self.model.teach, (images,))
 
 
@@ -211,7 +210,6 @@ def train(
     own_size = accelerator.unwrap_model(model).encoder.size if stages else None
     parts = {"model": accelerator.unwrap_model(model), "optimizer": optimizer}  # all that a training is carried on from
     parts |= {"averaged": averaged.module} if averaged else {}
-    parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}  # of fp16
     history: list[dict] = []
     if checkpoint := load_checkpoint(folder):
         history = checkpoint["history"]

@@ -53,7 +53,7 @@ class Unit:
         given: what `make` needs besides and numbers don't depend on, or are told of in `inputs`: arrays, paths, a device.
         uses: functions or classes that `make` takes from a table by name.
         kept: False: its arrays are cheap, made when they are asked for, and never written.
-        place: the part of the params file that `inputs` come from, for messages; keys: those of inputs from elsewhere.
+        place: the part of the params file that `inputs` come from, for messages; keys: by input, where one is from elsewhere.
         stands_for: the unit that would be made, were what it makes not at hand already.
     """
 
@@ -90,7 +90,8 @@ class Unit:
 
     def changed(self, before: Mapping[str, Any]) -> list[str]:
         """How earlier inputs differ from this unit's, by keys of the params file."""
-        named = lambda inputs: {self.keys.get(n, f"{self.place}.{n}" if self.place else n): v for n, v in inputs.items()}  # noqa: E731
+        keys = {"precision": "precision", "threads": "threads", **self.keys}
+        named = lambda inputs: {keys.get(n, f"{self.place}.{n}" if self.place else n): v for n, v in inputs.items()}  # noqa: E731
         return differences(named(before), named(plain(self.inputs)))
 
 

@@ -27,12 +27,12 @@ def main() -> None:
     args = parser.parse_args()
     study = open_study(args.study, args.set)
     datasets, seeds = args.dataset or agenda.trained(study.params), args.seed or study.params.seeds
-    if args.methods:
-        wanted = list(product(args.methods, datasets, seeds))
-    else:  # all that is evaluated, variants and what is trained on several data sets among it
-        params = study.params.model_copy(update={"seeds": seeds})
-        of = dict.fromkeys((each.method, each.train, each.seed) for each in agenda.evaluations(params))
-        wanted = [each for each in of if each[1] in (args.dataset or [each[1]])]
+    # all that is evaluated, variants and what is trained on several data sets among it
+    params = study.params.model_copy(update={"seeds": seeds})
+    of = dict.fromkeys((each.method, each.train, each.seed) for each in agenda.evaluations(params))
+    wanted = [each for each in of if each[1] in (args.dataset or [each[1]]) and each[0] in (args.methods or [each[0]])]
+    evaluated = {each[0] for each in wanted}
+    wanted += product([method for method in args.methods if method not in evaluated], datasets, seeds)
     if args.list:
         unfinished = {}
         for each in wanted:

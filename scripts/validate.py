@@ -7,11 +7,9 @@ how the params came to be what they are.
 """
 
 import argparse
-from pathlib import Path
 
 import pandas as pd
 
-from reidlib import params
 from reidlib.gathering import tried
 from reidlib.study import open_study
 
@@ -46,9 +44,8 @@ def keep(study, method: str, dataset: str, seed: int, found: dict) -> None:
         "held-out identities": study.dataset(dataset).query["pid"].nunique(), "seconds": made["seconds"],
         "device": made["environment"].get("device"), "commit": made["environment"].get("commit"),
     }  # fmt: skip
-    file = Path(params.find(f"params/{study.name}.yaml")).with_suffix(".validation.csv")
-    table = tried(study) if file.exists() else pd.DataFrame()
-    pd.concat([table, pd.DataFrame([row])]).round(4).to_csv(file, index=False)
+    table = tried(study) if study.validation_file.exists() else pd.DataFrame()
+    pd.concat([table, pd.DataFrame([row])]).round(4).to_csv(study.validation_file, index=False)
 
 
 if __name__ == "__main__":

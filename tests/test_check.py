@@ -319,11 +319,17 @@ def test_a_picture_that_is_trained_on_and_tested_with_is_reported(people, tmp_pa
     other = next(file for file in gallery if file.name[6] != query[0].name[6])  # of the same person, in another camera
     shutil.copy(query[0], other)
     shutil.copy(train[0], query[1])
+    shutil.copytree(folder, tmp_path / "hard")
+    shutil.rmtree(next((tmp_path / "hard").rglob("bounding_box_train")))  # for testing alone, it needs none
     dataset = {"layout": "market1501", "size": [32, 32], "root": str(folder)}
-    study = open_study(tiny.write(tmp_path, changes={"datasets.people": dataset}))
-    assert check.oddities(study)[-2:] == [
+    hard = {**dataset, "root": str(tmp_path / "hard"), "test_only": True}
+    study = open_study(tiny.write(tmp_path, changes={"datasets.people": dataset, "datasets.hard": hard}))
+    twice = "1 queries have themselves, byte by byte, as a match in another camera: scores are too high"
+    assert [said for said in check.oddities(study) if "byte by byte" in said] == [
         "data set 'people': 1 pictures of query and gallery are, byte by byte, in train too: scores are too high",
-        "data set 'people': 1 queries have themselves, byte by byte, as a match in another camera: scores are too high",
+        f"data set 'people': {twice}",
+        "data set 'hard': 1 pictures of query and gallery are, byte by byte, in people's train too: scores are too high",
+        f"data set 'hard': {twice}",
     ]
 
 

@@ -172,7 +172,7 @@ def test_a_notebooks_state_follows_its_code_the_params_and_the_units_and_no_word
 
 def test_what_was_tried_is_shown_and_published_with_the_results(project):
     study = open_study(project)
-    file = publishing.validation_file(study)
+    file = study.validation_file
     tried = pd.DataFrame([{"dataset": "vehicles", "method": "student", "setting": "student.recipe.lr=0.1", "mAP": 0.5}])
     tried.to_csv(file, index=False)
     try:

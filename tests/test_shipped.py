@@ -141,7 +141,7 @@ def test_a_damaged_file_is_named(elsewhere):
 
 def test_what_is_not_trained_is_not_shipped(tmp_path):
     study = open_study(write(tmp_path))
-    with pytest.raises(ValueError, match="'student vehicles seed 0' is not trained yet: run scripts/train.py first"):
+    with pytest.raises(ValueError, match="'student vehicles seed 0' is not trained here yet: run scripts/train.py first"):
         ship(study.plan.training(*STUDENT), study.store, tmp_path / "trained")
 
 

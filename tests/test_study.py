@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reidlib import agenda, answers, browsing, making, measuring, params, sources, training
+from reidlib.__main__ import far
+from reidlib.content import plain
 from reidlib.data import DataError
 from reidlib.retrieval import EmbeddingSet
 from reidlib.study import open_study
@@ -270,6 +272,27 @@ def test_a_stale_unit_says_which_param_has_changed(made):
         assert found[f"evaluation {method} vehicles seed 0 on vehicles"] == (STALE, said), method
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "threads=2", "precision=bf16", "experts.clip.precision=bf16", "student.encoder.size=[64, 64]", "student.recipe.lr=0.1",
+        "ablations.sizes.vit.size=[96, 96]", "distillation.temperature=2", "pretraining.epochs=2", "pretraining.pictures=24",
+        "moe.width=32", "moe.recipe.lr=0.1", "moe.router.recipe.lr=0.1", "profiling.runs=3",
+    ],
+)  # fmt: skip
+def test_what_has_changed_is_told_by_its_key(made, change):
+    before, after = (open_study(made[0], changes).plan.units() for changes in ((), (change,)))
+    both = before.keys() & after.keys()
+    told = {said.split(" was ")[0] for label in both for said in after[label].changed(plain(before[label].inputs))}
+    assert told == {change.partition("=")[0]}
+
+
+def test_nothing_is_trained_on_a_set_for_testing_alone(tmp_path):
+    study = open_study(tiny.write(tmp_path, changes={"datasets.people.test_only": True, "mixed": False}))
+    with pytest.raises(DataError, match="nothing is trained on 'people', which is test_only; .* trains on vehicles"):
+        study.evaluate("student", "people", 0)
+
+
 def test_keys_and_states_are_known_without_a_network_built_or_weights_loaded(made, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("built or loaded")
@@ -449,18 +472,20 @@ def test_the_curves_of_a_training_can_be_seen_while_it_runs(tmp_path, monkeypatc
     changes = {"student.recipe": tiny.RECIPE | {"epochs": 3}, "ablations": None}
     study = open_study(tiny.write(tmp_path, changes=changes, tracker="tensorboard"))
     where, seen = ("student", "vehicles", 0), []
-    assert study.progress(*where).empty
+    unit = study.plan.network(*where)
+    assert far(study.store.folder(unit)) == ""
 
     def look(folder, state, save=training.save_checkpoint):
         save(folder, state)
-        seen.append(study.progress(*where)["epoch"].tolist())
+        seen.append(far(folder))
 
     monkeypatch.setattr(training, "save_checkpoint", look)
-    unit = study.plan.network(*where)
     plain = open_study(tiny.write(tmp_path, changes=changes)).plan.network(*where)
     assert unit.key == plain.key  # whoever looks on changes nothing
     study.store.make(unit)
-    assert seen == [[1], [1, 2]] and study.progress(*where).equals(study.history(*where))
+    losses = study.history(*where)["loss"]
+    assert seen == [f"epoch {epoch} is done, loss {losses[epoch - 1]:.3f}" for epoch in (1, 2)]
+    assert far(study.store.folder(unit)) == ""
     [folder] = (tmp_path / "artifacts" / "tiny" / "tracked").iterdir()
     events = EventAccumulator(str(folder)).Reload()
     losses = {event.step: event.value for event in events.Scalars("loss")}

@@ -70,7 +70,7 @@ def _check_split(dataset: Dataset, split: str, needed: bool, notes: list[str], p
     paths = [os.path.join(dataset.root, str(path)) for path in frame["path"]]
     frame = frame.assign(path=pd.Series(paths, frame.index, dtype=object)).reset_index(drop=True)
     if not len(frame) and needed:
-        problems.append(f"{split} has no images")
+        problems += [note for note in notes if note.startswith(f"{split}: the folder ")] or [f"{split} has no images"]
     if missing_files := [path for path in frame["path"] if not os.path.isfile(path)]:
         problems.append(f"{split}: {len(missing_files)} files are missing or none: {_names(missing_files, dataset)}")
     if duplicates := frame.loc[frame["path"].duplicated(), "path"].unique().tolist():

@@ -111,7 +111,7 @@ def _read_split(layout: Folders, folder: Path, split: str, notes: list[str], pro
     """One split's path, pid and camid in the order of its list, or of the sorted names in its folder."""
     images = folder / layout.folders[split]
     if not images.is_dir():
-        problems.append(f"the folder {images.name} is missing")
+        notes.append(f"{split}: the folder {images.name} is missing")
         return pd.DataFrame({"path": [], "pid": [], "camid": []})
     on_disk = sorted(os.listdir(images))
     matches = {n: re.fullmatch(layout.pattern, n, re.IGNORECASE | re.DOTALL) for n in on_disk}

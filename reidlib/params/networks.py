@@ -16,7 +16,7 @@ from pydantic import (
 Size = tuple[PositiveInt, PositiveInt]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # YAML reads a bare no as false
-Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
+Precision = Annotated[Literal["no", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
 Weight = Annotated[float, Field(ge=0)]  # of a term
 Name = Annotated[str, Field(pattern=r"^[\w-]+$")]  # becomes part of file names
 

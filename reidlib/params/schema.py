@@ -282,7 +282,7 @@ class StudyParams(Strict):
             raise ValueError(f"experts.{miniatures[0]} is a miniature, so 'pretraining' must say how it is pretrained")
         for where, recipe in self.recipes.items():
             for name, spec in self.datasets.items():
-                if spec.builtin and recipe.p > spec.builtin.train_ids:
+                if spec.builtin and not spec.test_only and recipe.p > spec.builtin.train_ids:
                     few = f"'{name}' has {spec.builtin.train_ids} training identities"
                     raise ValueError(f"{where}.p is {recipe.p}, but data set {few}")
         return self
