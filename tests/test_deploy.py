@@ -192,6 +192,13 @@ def test_a_picture_is_no_answer_to_itself(files, crops):
     assert found["path"].tolist() == [str(crops / "b.png"), str(crops / "a.jpg")]
 
 
+def test_an_exported_network_is_made_one_in_8_bits_and_no_other(files, crops, tmp_path, capsys):
+    command = ("export", "-o", str(tmp_path / "small.onnx"), "--network", str(files / "student.onnx"))
+    assert main(*command) == 1 and "student.onnx is exported already; with --int8 FOLDER" in capsys.readouterr().err
+    assert main(*command, "--int8", str(crops)) == 0
+    assert (tmp_path / "small.onnx").stat().st_size < (files / "student.onnx").stat().st_size
+
+
 def test_export_by_the_command_line(files, crops, tmp_path, capsys):
     for options in ((), ("--int8", str(crops))):  # of which one is broken
         file = tmp_path / "exported.onnx"

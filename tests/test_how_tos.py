@@ -43,6 +43,13 @@ def test_each_block_of_yaml_is_taken(tmp_path):
         assert params.load(file)
 
 
+def test_the_study_of_ones_own_data_is_whole(tmp_path):
+    file = tmp_path / "params" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(next(text for text in YAML if text.startswith("title:")))
+    assert params.load(file).datasets.keys() == {"mine", "other"}
+
+
 def test_a_third_expert_and_another_student_by_name(tmp_path):
     tree = merged(tiny.TREE, block("experts:"))
     small = {"epochs": 1, "p": 4, "k": 2}
@@ -62,7 +69,7 @@ def test_crops_in_a_table_become_a_data_set(tmp_path, monkeypatch):
     monkeypatch.delenv("REIDLIB_DATA", raising=False)
     from PIL import Image
 
-    spec, rng, rows = block("datasets:")["datasets"]["other"], np.random.default_rng(0), []
+    spec, rng, rows = block("title:")["datasets"]["other"], np.random.default_rng(0), []
     pictures = tmp_path / "data" / spec["root"]
     pictures.mkdir(parents=True)
     for split, pids in {"train": range(8), "query": range(8, 12), "gallery": range(8, 12)}.items():
@@ -72,7 +79,7 @@ def test_crops_in_a_table_become_a_data_set(tmp_path, monkeypatch):
                 Image.fromarray(rng.integers(0, 256, (64, 32, 3), np.uint8)).save(pictures / path)
                 rows.append((path, pid, camid, split))
     pd.DataFrame(rows, columns=["path", "pid", "camid", "split"]).to_csv(tmp_path / "data" / spec["table"], index=False)
-    spec |= {"size": [32, 32]}
+    spec |= {"size": [32, 32], "test_only": False}
     changes = {
         "ablations": None,
         "mixed": None,
