@@ -32,7 +32,7 @@ from reidlib.training import Machine
 GOAL = 0.6  # mAP on the identities held out
 HELD_OUT = 0.25
 EPOCHS = (2, 3, 4, 6, 9, 15)  # of our schedules, shortest first, until one reaches the goal
-PATIENCE = 10  # times as long as ours took, after which theirs is stopped
+PATIENCE = 6  # times as long as ours took, after which theirs is stopped
 FIXED, MOST = 5, 60  # epochs of theirs: of the classifier alone, and all
 SIZE = (256, 128)
 
