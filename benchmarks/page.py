@@ -63,7 +63,8 @@ ABOUT = {
     "reaching": "The study's student, MobileNetV2 with ImageNet's weights, trained on three quarters of Market-1501's training "
     "identities and tested on the others. reidlib: the recipe of params/market1501.yaml cut to so many epochs, each from nothing, "
     "decoding included. torchreid: its engine, loader and standard recipe (softmax, smoothed labels, AMSGrad, 256 x 128, five epochs "
-    "of the classifier alone), after each epoch of one training. Testing does not count; both stop once they reach the goal, torchreid after ten times reidlib's minutes at the latest.",
+    "of the classifier alone), after each epoch of one training. Testing does not count; both stop once they reach the goal, "
+    "torchreid after six times reidlib's minutes at the latest.",
 }
 
 
