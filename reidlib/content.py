@@ -28,11 +28,15 @@ def folder_name(label: str) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """write(file) a file under another name first, so that one named `path` is always whole, whoever writes it too."""
+    """write(file) a file under another name first, so that one named `path` is always whole, whoever writes it too.
+
+    Who may read its folder may read it, whatever the writer thinks: safetensors makes files that are their owner's alone.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         write(partial)
         if not partial.is_symlink():
+            partial.chmod(path.parent.stat().st_mode & 0o666)
             _sync(partial)  # or a machine that loses its power may keep the new name and lose the bytes
         os.replace(partial, path)
     finally:

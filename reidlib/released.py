@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from reidlib.content import write_atomically
 from reidlib.encoders import build
 from reidlib.models import Embedder, deployed
 from reidlib.params import EncoderParams
@@ -25,7 +26,7 @@ def write_released(file: Path, model: Embedder, encoder: EncoderParams) -> None:
     state = deployed(copy.deepcopy(model)).state_dict()
     half = {name: value.half().contiguous() if value.is_floating_point() else value for name, value in state.items()}
     spec = encoder.model_copy(update={"weights": None, "size": model.encoder.size})
-    save_file(half, file, metadata={"encoder": spec.model_dump_json()})
+    write_atomically(file, lambda path: save_file(half, path, metadata={"encoder": spec.model_dump_json()}))
 
 
 def read_released(file: str | Path) -> Embedder:

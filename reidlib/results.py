@@ -17,7 +17,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from reidlib import params
-from reidlib.content import differences, output_folder
+from reidlib.content import differences, output_folder, write_atomically
 from reidlib.data.hashes import file_hashes
 from reidlib.methods import ELSEWHERE, Expert, Method, label, parse
 from reidlib.params import ExpertParams, StudyParams
@@ -59,7 +59,7 @@ def write(results: Results, folder: Path, params_file: Path) -> None:
     """results.csv, evaluations.safetensors, params.yaml (a copy of `params_file`) and provenance.json, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     results.rows[COLUMNS].to_csv(folder / "results.csv", index=False)
-    save_file(results.evaluations, folder / "evaluations.safetensors")
+    write_atomically(folder / "evaluations.safetensors", lambda path: save_file(results.evaluations, path))
     (folder / "params.yaml").write_bytes(params_file.read_bytes())
     record = results.provenance | {"files": _hashes(folder)}
     (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -195,6 +195,18 @@ def test_what_is_cheap_is_never_written_but_what_it_is_made_from_is(tmp_path):
     assert len(list((tmp_path / "units" / "numbers").iterdir())) == 2
 
 
+def test_what_is_made_may_be_read_by_whoever_may_read_its_folder(tmp_path):
+    store = Store(tmp_path)
+    for kind, mode in (("all", 0o755), ("own", 0o700)):
+        unit = Unit(kind, kind, lambda *_: {"x": np.zeros(1)})
+        folder = store.folder(unit)
+        folder.mkdir(parents=True)
+        folder.chmod(mode)
+        store.make(unit)
+        modes = [(folder / name).stat().st_mode & 0o777 for name in ("unit.json", "arrays.safetensors")]
+        assert modes == [mode & 0o666] * 2
+
+
 def test_it_is_made_with_the_studys_threads_whatever_torch_had_and_torch_has_them_back(tmp_path):
     before, seen = torch.get_num_threads(), []
     unit = lambda kept: Unit("t", "t", lambda *_: seen.append(torch.get_num_threads()) or {"x": np.zeros(1)}, kept=kept)  # noqa: E731
