@@ -61,8 +61,8 @@ class Unit:
     label: str
     make: Callable
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    parents: Mapping[str, "Unit"] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, "Unit"] = field(default_factory=dict, repr=False)
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as long as a data set
     uses: tuple = ()
     kept: bool = True
     place: str = ""
