@@ -2,6 +2,7 @@
 
 import gc
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -433,6 +434,28 @@ def test_what_is_not_trained_yet_is_listed_as_train_takes_it(made):
     mixed = [(method, "vehicles+people") for method in agenda.mixed_methods(params)]
     wanted = [*((method, name) for name in ("vehicles", "people") for method in trained), *variants, *mixed]
     assert sorted(anew) == sorted(f"{method} --dataset {name} --seed 9" for method, name in wanted)
+
+
+def test_what_is_not_evaluated_yet_is_listed_and_made(made, tmp_path):
+    shutil.copytree(made[0].parents[1], tmp_path, symlinks=True, dirs_exist_ok=True)
+    file = tmp_path / "params" / made[0].name
+    study = open_study(file)
+
+    def run(*words: str) -> list[str]:
+        command = [sys.executable, str(ROOT / "scripts/train.py"), str(file), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    def unfinished() -> set[str]:
+        missing = [
+            each for each in agenda.evaluations(study.params) if not study.store.record(study.plan.evaluation(*each))
+        ]
+        return {f"{each.method} --dataset {each.train} --seed {each.seed} --evaluate" for each in missing}
+
+    line = "student --dataset vehicles --seed 0 --evaluate"  # trained, but not tested on people
+    listed = run("--list", "--evaluate")
+    assert line in listed and set(listed) == unfinished() and len(listed) == len(set(listed))
+    run(*line.split())
+    assert set(run("--list", "--evaluate")) == unfinished() == set(listed) - {line}
 
 
 def test_opening_a_study_again_and_again_leaks_neither_files_nor_memory(made):
