@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from reidlib.comparisons import Comparison, best_expert, best_taught, by_seed, compare, gain, headroom
+from reidlib.comparisons import Comparison, best_expert, best_taught, compare, gain, headroom
 from reidlib.methods import TAUGHT, label, taught_by
 from reidlib.results import Results, clip, configured, costs, datasets, measured_on
-from reidlib.stats import holm, seed_interval
+from reidlib.stats import holm
 
 COLUMNS = ["claim", "paper", "measured", "low", "high", "verdict", "basis"]
 HOLDS, FAILS, UNDECIDED, OPEN = VERDICTS = "holds", "does not hold", "undecided", "not measured"
@@ -141,14 +141,14 @@ def _chosen(results: Results, dataset: str, student: bool = False) -> str:
     return f" (best {'student' if student else 'expert'} chosen {how})"
 
 
-def _basis(results: Results, data: str, found: Comparison, detail: str = "") -> str:
-    """What a comparison rests on, in words."""
+def _basis(data: str, found: Comparison, detail: str = "") -> str:
+    """What a number with an interval rests on, in words."""
     counts = f"{found.queries} queries" + (f" of {found.identities} identities" if found.identities else "")
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
     varied = [*["identities"] * bool(found.identities), "queries", *["seeds"] * (found.seeds > 1)]
     over = "queries alone" if len(varied) == 1 else f"{', '.join(varied[:-1])} and {varied[-1]}"
     unknown = "" if found.identities else "; identities were not kept, so it may be too narrow"
-    return f"{data}: {detail}{counts}, {seeds}, 95 % interval over {over} (paired bootstrap){unknown}{_stand_ins(results)}"
+    return f"{data}: {detail}{counts}, {seeds}, 95 % interval over {over} ({'paired ' * bool(detail)}bootstrap){unknown}"
 
 
 def _gains(results: Results, claim: Claim, better: str, worse: str, limit: bool = False) -> Iterator[Line]:
@@ -164,7 +164,7 @@ def _gains(results: Results, claim: Claim, better: str, worse: str, limit: bool 
             yield _open(f"{_data(results, dataset)}: the study has not {both}")
             continue
         how = _chosen(results, dataset, worse == BEST_TAUGHT) if {better, worse} & {*chosen} else ""
-        basis = _basis(results, _data(results, dataset), found, f"{label(a)} − {label(b)}{how}, ")
+        basis = _basis(_data(results, dataset), found, f"{label(a)} − {label(b)}{how}, ") + _stand_ins(results)
         if limit and not np.isnan(most := headroom(rows, evaluations, dataset)):
             basis += f"; headroom: {100 * most:.1f}, were the best of experts and ensemble known for each query"
         yield _difference(found, basis)
@@ -175,13 +175,9 @@ def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[Line]:
     name, queries = PUBLISHED[layout]
     for dataset in datasets(results.rows):
         spec = results.params.datasets[dataset]
-        values = by_seed(results.rows, TAUGHT, dataset, dataset)
         found = compare(results.rows, results.evaluations, np.positive, [(TAUGHT, dataset, dataset)])
         if spec.builtin is None and spec.layout == layout and found is not None and found.queries == queries:
-            low, high = seed_interval(values)[1:] if found.seeds > 1 else (found.low, found.high)
-            of = "identities and queries" if found.identities else "queries"
-            over = f"{found.seeds} seeds, Student's t" if found.seeds > 1 else f"one seed, bootstrap over {of}"
-            numbers, basis = (100 * found.mean, 100 * low, 100 * high), f"{name}: {queries} queries, {over}"
+            numbers, basis = [100 * value for value in found[:3]], _basis(name, found)
             if others := _other_experts(results):
                 yield Line(*numbers, OPEN, f"{basis}; other experts than the paper's{others}")
             else:
@@ -246,7 +242,7 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
             f"{label(TAUGHT)} falls by {100 * ours.mean:.1f} {unit}{below}, "
             f"{label(other)}{how} by {100 * theirs.mean:.1f}; "
         )
-        yield _difference(found, _basis(results, where, found, detail))
+        yield _difference(found, _basis(where, found, detail) + _stand_ins(results))
 
 
 ABOVE = "the 95 % interval is above 0"
@@ -255,10 +251,10 @@ CLAIMS = (
           "mAP of moe:soft − moe:uniform", ABOVE, partial(_gains, better="moe:soft", worse="moe:uniform", limit=True)),
     Claim("2a", "MoE-KD's student reaches 75.2 % mAP on VeRi-776", "75.2",
           f"mAP of {TAUGHT}, with CLIP and ALIGN as experts",
-          "all of the 95 % interval over the seeds is at least 75.2", partial(_reaches, layout="veri776")),
+          "all of the 95 % interval is at least 75.2", partial(_reaches, layout="veri776")),
     Claim("2b", "MoE-KD's student reaches 76.1 % mAP on Market-1501", "76.1",
           f"mAP of {TAUGHT}, with CLIP and ALIGN as experts",
-          "all of the 95 % interval over the seeds is at least 76.1", partial(_reaches, layout="market1501")),
+          "all of the 95 % interval is at least 76.1", partial(_reaches, layout="market1501")),
     Claim("3a", "The student has fewer parameters than the MoE (% fewer)", "94",
           "1 − parameters of student / of moe:soft", "at least 94",
           partial(_reductions, metric="parameters", than="moe:soft")),
