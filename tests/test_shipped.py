@@ -150,9 +150,13 @@ def test_what_comes_with_the_project_is_what_its_params_ask_for():
     study = params.load(ROOT / "params/market1501.yaml")
     files = sorted((ROOT / study.shipped).glob("*.safetensors"))
     for file in files:
-        inputs, name = read_record(file)["inputs"], file.name.partition("-")[2].partition("-")[0]
-        student = study.student.under("a teacher" if file.name.startswith("student+kd-") else None)
-        spec = study.experts[name] if file.name.startswith("expert-") else student
+        inputs, what = read_record(file)["inputs"], file.name.partition("-market1501-seed-")[0]
+        student = study.student.under("a teacher" if what.startswith("student+kd-") else None)
+        spec = study.experts[what.removeprefix("expert-")] if what.startswith("expert-") else student
+        recipe = spec.recipe.lasting(int(epochs)) if (epochs := what.partition("-epochs=")[2]) else spec.recipe
         assert inputs["encoder"] == plain(spec.encoder.model_copy(update={"weights": None})), file
-        assert inputs["recipe"] == plain(spec.recipe), file
-    assert sum(file.name.endswith("-seed-0.safetensors") for file in files) == 5
+        assert inputs["recipe"] == plain(recipe), file
+    whole = {"expert-vit_s", "expert-effnet_lite2", "student", "student+kd-vit_s", "student+kd-moe"}
+    for seed in study.seeds:
+        of = f"-market1501-seed-{seed}.safetensors"
+        assert whole <= {file.name.removesuffix(of) for file in files if file.name.endswith(of)}
