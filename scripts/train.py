@@ -16,7 +16,6 @@ import shlex
 from itertools import product
 
 from reidlib import agenda, processes
-from reidlib.methods import ELSEWHERE
 from reidlib.study import Study, open_study
 from reidlib.units import Unit
 
@@ -32,10 +31,10 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="do nothing; a line for each method that is not finished")
     args = parser.parse_args()
     study = open_study(args.study, args.set)
-    units = wanted(study, args.methods, args.dataset, args.seed or study.params.seeds, args.evaluate)
+    asked = study, args.methods, args.dataset, args.seed or study.params.seeds, args.evaluate
     if args.list:
         listed = set()
-        for (method, dataset, seed), of in units.items():
+        for (method, dataset, seed), of in wanted(*asked).items():
             unfinished = {unit.key for unit in of if not study.store.record(unit)}
             if unfinished - listed:  # a network may be several methods'
                 print(f"{method} --dataset {shlex.quote(dataset)} --seed {seed}" + " --evaluate" * args.evaluate)
@@ -43,13 +42,10 @@ def main() -> None:
         return
     accelerator = study.machine.accelerator()
     with accelerator.main_process_first():  # one process draws and hashes the pictures, the others find them
-        for dataset in args.dataset or agenda.trained(study.params):
-            if dataset != ELSEWHERE:
-                study.plan.data.bytes_hash(dataset, "train")
-    for (method, dataset, seed), of in units.items():
-        for unit in of:
-            study.store.make(unit)
-            accelerator.print(f"{unit.label}: made by {processes.count()} processes or found")
+        units = wanted(*asked)
+    for unit in (unit for of in units.values() for unit in of):
+        study.store.make(unit)
+        accelerator.print(f"{unit.label}: made by {processes.count()} processes or found")
     accelerator.end_training()
 
 
@@ -73,7 +69,8 @@ def wanted(
     for method, train, test, seed in asked:
         network = study.plan.network(method, train, seed)
         made = units.setdefault((method, train, seed), [network] if network else [])
-        made += [study.plan.evaluation(method, train, test, seed)] * evaluate
+        if evaluate:
+            made.append(study.plan.evaluation(method, train, test, seed))
     return units
 
 
