@@ -470,7 +470,8 @@ def test_opening_a_study_again_and_again_leaks_neither_files_nor_memory(made):
         gc.collect()
         seen.append((process.num_fds(), process.memory_info().rss / 1e6))
     files, memory = zip(*seen[2:])  # the first ones fill caches
-    assert len(set(files)) == 1 and memory[-1] - memory[0] < 20, seen
+    # fewer is no leak: what earlier tests left open may close meanwhile
+    assert files[-1] <= files[0] and memory[-1] - memory[0] < 20, seen
 
 
 def test_ranked_lists_are_browsed_and_stand_still_where_nobody_can_click(made, monkeypatch):
