@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the params file")
     parser.add_argument("--evaluate", action="store_true", help="and evaluate each on all that the study tests it on")
     parser.add_argument("--list", action="store_true", help="do nothing; a line for each method that is not finished")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     study = open_study(args.study, args.set)
     asked = study, args.methods, args.dataset, args.seed or study.params.seeds, args.evaluate
     if args.list:

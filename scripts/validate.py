@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--fraction", type=float, default=0.25, help="share of the training identities held out")
     parser.add_argument("--keep", action="store_true", help="add a row to params/<study>.validation.csv")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     study = open_study(args.study, args.set, validation=args.fraction)
     for method in args.methods:
         for seed in args.seeds:
