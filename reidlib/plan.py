@@ -13,6 +13,7 @@ import numpy as np
 from reidlib import agenda, costing, making, measuring, miniatures
 from reidlib.catalog import Catalog, folder
 from reidlib.content import digest
+from reidlib.data.batches import identity_batches
 from reidlib.data.hashes import file_hashes
 from reidlib.encoders import builder
 from reidlib.gates import GATES
@@ -165,11 +166,13 @@ class Plan:
         }  # fmt: skip
 
     def _recipe(self, recipe: Recipe, dataset: str) -> Recipe:
-        """On several data sets at once, as many steps as on the first one alone."""
-        if "+" not in dataset:
+        """As many steps as on the data set whose epochs the recipe counts: `epochs_of`, else, of several at once, the first."""
+        counted = self.params.epochs_of or dataset.partition("+")[0]
+        if dataset == counted:
             return recipe
-        alone, all_of_them = (len(self.data.labels(name)) for name in (dataset.partition("+")[0], dataset))
-        return recipe.lasting(max(1, round(recipe.epochs * alone / all_of_them)))
+        batches = lambda name: len(identity_batches(self.data.labels(name), recipe.p, recipe.k, seed=0, epoch=0))  # noqa: E731
+        there, here = batches(counted), batches(dataset)
+        return recipe.lasting(max(1, round(recipe.epochs * there / here)))
 
     def _gate(self, gate: str, dataset: str, seed: int) -> Unit:
         spec, labels = self.params.moe, self.data.labels(dataset)

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 
-from reidlib.params import EncoderParams
+from reidlib.params import EncoderParams, ParamsError
 from reidlib.study import open_study
 from reidlib.weights import WeightsError, weights_identity
 
@@ -386,3 +386,20 @@ def test_a_stage_that_mixed_training_has_no_epochs_for_takes_its_pictures_with_i
         assert [unit.parents[f"pixels {i}"].inputs["size"] for i in range(len(sizes))] == sizes
         assert f"pixels {len(sizes)}" not in unit.parents
     assert len(alone.inputs["recipe"].stages) == 2 and len(mixed.inputs["recipe"].stages) == 1
+
+
+@pytest.mark.parametrize("counted, epochs", [(None, (6, 6, 4)), ("vehicles", (6, 12, 4)), ("people", (3, 6, 2))])
+def test_epochs_are_those_of_the_data_set_that_counts_them(tmp_path, counted, epochs):
+    """There are eight vehicles and four people, with four pictures each: half as many steps an epoch."""
+    few = tiny.BUILTIN | {"domain": "people", "train_ids": 4}
+    changes = {"datasets.people.builtin": few, "student.recipe": tiny.RECIPE | {"epochs": 6, "p": 2}}
+    plan = open_study(tiny.write(tmp_path, changes=changes, epochs_of=counted)).plan
+    for name, wanted in zip(("vehicles", "people", "vehicles+people"), epochs, strict=True):
+        assert plan.network("student", name, 0).inputs["recipe"].epochs == wanted, name
+
+
+@pytest.mark.parametrize("name, why", [("peopel", "did you mean 'people'"), ("people", "nothing is trained on 'people'")])
+def test_epochs_are_of_a_data_set_that_is_trained_on(tmp_path, name, why):
+    changes = {"epochs_of": name, "datasets.people.test_only": True, "mixed": None}
+    with pytest.raises(ParamsError, match=why):
+        open_study(tiny.write(tmp_path, changes=changes))

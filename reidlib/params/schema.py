@@ -178,6 +178,9 @@ class StudyParams(Strict):
         description="folder of the project with networks that were trained before; null: everything is trained here",
     )  # fmt: skip
     datasets: dict[Name, DatasetParams] = Field(min_length=1)
+    epochs_of: str | None = Field(
+        None, description="data set whose epochs all recipes count; on others as many steps. null: each counts its own"
+    )
     experts: dict[Name, ExpertParams] = Field(min_length=2)
     moe: MoeParams
     student: StudentParams
@@ -257,6 +260,10 @@ class StudyParams(Strict):
         for where, encoder in self.encoders.items():
             if encoder.miniature is not None and not where.startswith("experts."):
                 raise ValueError(f"{where}: only experts can be miniatures; name a small timm network")
+        if self.epochs_of is not None and self.epochs_of not in self.datasets:
+            raise ValueError(f"epochs_of: no data set '{self.epochs_of}'{nearest(self.epochs_of, list(self.datasets))}")
+        if self.epochs_of is not None and self.datasets[self.epochs_of].test_only:
+            raise ValueError(f"epochs_of: nothing is trained on '{self.epochs_of}', which is test_only")
         if self.ablations is not None:
             if "moe" not in self.distillation.teachers:
                 raise ValueError("ablations vary the student under the MoE, so distillation.teachers must hold 'moe'")
