@@ -50,8 +50,8 @@ def _card(study: Study, results: Results, method: Student, model: Embedder, spec
         name = params.datasets[test].title or test
         where = "its own test set" if test == wanted.dataset else "never seen in training"
         scores.append(f"| {name} | {where} | {mAP} ({low} to {high}) | {rank} | {found.queries} of {found.identities} |")
-    varied, kd = agenda.varied(params, method)
-    how = varied.recipe.model_dump(mode="json", exclude_defaults=True)
+    _, kd = agenda.varied(params, method)
+    how = study.plan.training(method, wanted.dataset, seed).inputs["recipe"].model_dump(mode="json", exclude_defaults=True)
     how |= (
         {"distillation": kd.model_dump(mode="json", exclude_defaults=True, exclude={"teachers"})}
         if method.taught_by

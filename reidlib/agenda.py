@@ -68,12 +68,14 @@ def variants(params: StudyParams) -> dict[str, list[str]]:
 
 def varied(params: StudyParams, method: Student) -> tuple[NetworkParams, DistillationParams]:
     """The student and its distillation as the method's variants have them. Raises ValueError where the study has no such variant."""
-    spec, kd = params.student.under(method.taught_by), params.distillation
+    student, kd = params.student, params.distillation
     sizes = params.ablations.sizes if params.ablations else {}
     if method.size is not None:
         if method.size not in sizes:
             raise ValueError(f"'{method}': ablations.sizes has {', '.join(sizes) or 'none'}")
-        spec = spec.model_copy(update={"encoder": sizes[method.size]})
+        other = sizes[method.size]
+        student = student.model_copy(update={"encoder": other.encoder, "recipe": other.recipe or student.recipe})
+    spec = student.under(method.taught_by)
     if method.epochs is not None:
         spec = spec.model_copy(update={"recipe": spec.recipe.lasting(method.epochs)})
     if method.terms is not None:

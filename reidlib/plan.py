@@ -187,7 +187,9 @@ class Plan:
 
     def _student(self, method: Student, dataset: str, seed: int) -> Unit:
         spec, kd = agenda.varied(self.params, method)
-        keys = {"encoder": f"ablations.sizes.{method.size}"} if method.size else {}
+        place = f"ablations.sizes.{method.size}"
+        keys = {"encoder": place} if method.size else {}
+        keys |= {"recipe": f"{place}.recipe"} if method.size and self.params.ablations.sizes[method.size].recipe else {}
         if method.taught_by is None:
             make = making.make_embedder
             return self._picture_unit("embedder", make, method, dataset, seed, spec, {}, "student", keys=keys)

@@ -403,3 +403,24 @@ def test_epochs_are_of_a_data_set_that_is_trained_on(tmp_path, name, why):
     changes = {"epochs_of": name, "datasets.people.test_only": True, "mixed": None}
     with pytest.raises(ParamsError, match=why):
         open_study(tiny.write(tmp_path, changes=changes))
+
+
+def test_a_student_of_another_size_may_have_a_recipe_of_its_own(tmp_path):
+    """And under a teacher the one of all taught students, where there is one."""
+
+    def rates(**more: dict) -> list[float]:
+        size = tiny.TREE["ablations"]["sizes"]["vit"] | {"recipe": tiny.RECIPE | {"lr": 0.02}}
+        plan = open_study(tiny.write(tmp_path, changes={"ablations.sizes.vit": size, **more})).plan
+        methods = ("student", "student/size=vit", "student+kd:moe/size=vit")
+        units = [plan.network(method, "vehicles", 0) for method in methods]
+        assert units[1].keys["recipe"] == "ablations.sizes.vit.recipe"
+        assert set(units[1].inputs["encoder"].model_dump()) == set(units[0].inputs["encoder"].model_dump())
+        return [unit.inputs["recipe"].lr for unit in units]
+
+    assert rates() == [0.001, 0.02, 0.02]
+    assert rates(**{"student.taught": tiny.RECIPE | {"lr": 0.04}}) == [0.001, 0.02, 0.04]
+    longer = {"student.taught": tiny.RECIPE | {"epochs": 2}, "student.recipe": tiny.RECIPE | {"epochs": 2}}
+    with pytest.raises(
+        ParamsError, match="ablations.sizes.vit.recipe has 1 epochs and student.taught 2: give both as many"
+    ):
+        rates(**longer)

@@ -138,3 +138,15 @@ class StudentParams(NetworkParams):
     def under(self, teacher: str | None) -> NetworkParams:
         """The student as it is trained under a teacher, or alone (None)."""
         return self.model_copy(update={"recipe": self.taught}) if teacher and self.taught else self
+
+
+class SizeParams(EncoderParams):
+    """Another student: its encoder, and a recipe of its own where the student's is not right for it."""
+
+    recipe: Recipe | None = Field(
+        None, description="alone, and under a teacher too without student.taught; null: the student's"
+    )
+
+    @property
+    def encoder(self) -> EncoderParams:
+        return EncoderParams(**self.model_dump(exclude={"recipe"}))

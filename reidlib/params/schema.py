@@ -14,6 +14,7 @@ from reidlib.params.networks import (
     Precision,
     Recipe,
     Size,
+    SizeParams,
     Strict,
     StudentParams,
     Weight,
@@ -113,7 +114,7 @@ class AblationParams(Strict):
     )
     temperatures: Annotated[list[PositiveFloat], EachOnce] = []
     online: bool = Field(False, description="also with the online teacher")
-    sizes: dict[Name, EncoderParams] = Field({}, description="other students, by name")
+    sizes: dict[Name, SizeParams] = Field({}, description="other students, by name")
     epochs: Annotated[list[PositiveInt], EachOnce] = Field(
         [], description="students trained shorter or longer, alone and under the MoE"
     )
@@ -218,13 +219,15 @@ class StudyParams(Strict):
         """By their places in the file."""
         own = {f"{place}.recipe": network.recipe for place, network in self.networks.items()}
         taught = {"student.taught": self.student.taught} if self.student.taught else {}
-        return own | {"moe.recipe": self.moe.recipe} | taught
+        sizes = self.ablations.sizes if self.ablations else {}
+        others = {f"ablations.sizes.{name}.recipe": size.recipe for name, size in sizes.items() if size.recipe}
+        return own | {"moe.recipe": self.moe.recipe} | taught | others
 
     @property
     def encoders(self) -> dict[str, EncoderParams]:
         sizes = self.ablations.sizes if self.ablations else {}
         own = {place: network.encoder for place, network in self.networks.items()}
-        return own | {f"ablations.sizes.{name}": encoder for name, encoder in sizes.items()}
+        return own | {f"ablations.sizes.{name}": size.encoder for name, size in sizes.items()}
 
     @field_validator("seeds")
     @classmethod
@@ -276,6 +279,11 @@ class StudyParams(Strict):
                     raise ValueError(f"ablations.datasets: no data set '{name}'{nearest(name, list(self.datasets))}")
                 if self.datasets[name].test_only:
                     raise ValueError(f"ablations.datasets: nothing is trained on '{name}', which is test_only")
+            taught = self.student.taught
+            for name, size in self.ablations.sizes.items():
+                if taught and size.recipe and size.recipe.epochs != taught.epochs:
+                    many = f"{size.recipe.epochs} epochs and student.taught {taught.epochs}"
+                    raise ValueError(f"ablations.sizes.{name}.recipe has {many}: give both as many")
             of = self.ablations.seeds
             if of and (self.seeds[0] not in of or {*of} - {*self.seeds}):
                 raise ValueError(f"ablations.seeds: some of {self.seeds}, the first, which figures show, among them")
