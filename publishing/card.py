@@ -43,20 +43,15 @@ def _card(study: Study, results: Results, method: Student, model: Embedder, spec
         if by_seed(of_seed, *cell).empty:
             continue  # variants are tested at home alone
         found = compare(of_seed, results.evaluations, lambda mAP: mAP, [cell])
-        own = of_seed[(of_seed[["method", "train_dataset", "test_dataset"]] == list(cell)).all(axis=1)].set_index("metric")[
-            "value"
-        ]
+        own = of_seed.set_index(["method", "train_dataset", "test_dataset", "metric"])["value"].sort_index()[cell]
         mAP, rank, low, high = (f"{100 * value:.1f}" for value in (own["mAP"], own["rank-1"], found.low, found.high))
         name = params.datasets[test].title or test
         where = "its own test set" if test == wanted.dataset else "never seen in training"
         scores.append(f"| {name} | {where} | {mAP} ({low} to {high}) | {rank} | {found.queries} of {found.identities} |")
     _, kd = agenda.varied(params, method)
     how = study.plan.training(method, wanted.dataset, seed).inputs["recipe"].model_dump(mode="json", exclude_defaults=True)
-    how |= (
-        {"distillation": kd.model_dump(mode="json", exclude_defaults=True, exclude={"teachers"})}
-        if method.taught_by
-        else {}
-    )
+    if method.taught_by:
+        how["distillation"] = kd.model_dump(mode="json", exclude_defaults=True, exclude={"teachers"})
     recipe = yaml.safe_dump(how, sort_keys=False).strip()
     names = {name: spec.title or name for name, spec in params.datasets.items()}
     title, (height, width) = label(method), model.encoder.size
