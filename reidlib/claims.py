@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from reidlib.comparisons import Comparison, best_expert, best_taught, compare, gain, headroom
-from reidlib.methods import TAUGHT, label, taught_by
+from reidlib.methods import TAUGHT, Student, label, parse, taught_by
 from reidlib.results import Results, clip, configured, costs, datasets, measured_on
 from reidlib.stats import holm
 
@@ -129,6 +129,13 @@ def _other_experts(results: Results) -> str:
     return f": {', '.join(f'{name} ({encoder.name})' for name, encoder in encoders.items())}"
 
 
+def _recipes(results: Results, *methods: str) -> str:
+    """What to say where a student alone is set beside a taught one that was trained by another recipe; "" elsewhere."""
+    taught = {bool(method.taught_by) for method in map(parse, methods) if isinstance(method, Student)}
+    own = len(taught) > 1 and results.params.student.taught
+    return "; the taught student and the one alone have a recipe each" if own else ""
+
+
 def _data(results: Results, dataset: str) -> str:
     spec = results.params.datasets[dataset]
     return (spec.title or dataset) + (" (drawn by the library)" if spec.builtin else "")
@@ -164,7 +171,8 @@ def _gains(results: Results, claim: Claim, better: str, worse: str, limit: bool 
             yield _open(f"{_data(results, dataset)}: the study has not {both}")
             continue
         how = _chosen(results, dataset, worse == BEST_TAUGHT) if {better, worse} & {*chosen} else ""
-        basis = _basis(_data(results, dataset), found, f"{label(a)} − {label(b)}{how}, ") + _stand_ins(results)
+        basis = _basis(_data(results, dataset), found, f"{label(a)} − {label(b)}{how}, ") + _recipes(results, a, b)
+        basis += _stand_ins(results)
         if limit and not np.isnan(most := headroom(rows, evaluations, dataset)):
             basis += f"; headroom: {100 * most:.1f}, were the best of experts and ensemble known for each query"
         yield _difference(found, basis)
@@ -205,7 +213,7 @@ def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Itera
         spread = rows[rows["metric"] == f"{metric}_iqr"].groupby("method")["value"].mean()
         runs = results.provenance["costs"].get(configuration or "", {}).get("runs")  # those that were timed
         if student in spread.index and base in spread.index:
-            detail += f", {measured_on(results.provenance)}"
+            detail += f", {measured_on(results)}"
         if runs and student in spread.index and base in spread.index:
             relative = MEDIAN / np.sqrt(runs) * np.hypot(spread[student] / small, spread[base] / large)
             half = stdtrit(runs - 1, 0.975) * relative if runs > 1 else np.nan  # right in 93 to 98 % from 3 runs on
@@ -242,7 +250,8 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
             f"{label(TAUGHT)} falls by {100 * ours.mean:.1f} {unit}{below}, "
             f"{label(other)}{how} by {100 * theirs.mean:.1f}; "
         )
-        yield _difference(found, _basis(where, found, detail) + _stand_ins(results))
+        recipes = _recipes(results, TAUGHT, other)
+        yield _difference(found, _basis(where, found, detail) + recipes + _stand_ins(results))
 
 
 ABOVE = "the 95 % interval is above 0"

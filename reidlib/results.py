@@ -175,11 +175,13 @@ def trace(provenance: dict, row: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(facts).fillna("")
 
 
-def measured_on(provenance: dict) -> str:
-    """The machine that costs were measured on, e.g. "Intel Xeon Platinum 8488C, 2 threads, torch 2.8.0"."""
-    found = [provenance["environments"][str(record["environment"])] for record in provenance["costs"].values()]
+def measured_on(results: Results) -> str:
+    """How costs were measured, e.g. "Intel Xeon Platinum 8488C, 2 threads, float32, torch 2.8.0"."""
+    environments, records = results.provenance["environments"], results.provenance["costs"].values()
+    found = [environments[str(record["environment"])] for record in records]
     threads = [f"{e['threads']} thread{'s' * (e['threads'] > 1)}" for e in found]
-    names = [f"{e['device']}, {t}, torch {e['packages']['torch']}" for e, t in zip(found, threads)]
+    precision = "float32" if results.params.precision == "no" else results.params.precision
+    names = [f"{e['device']}, {t}, {precision}, torch {e['packages']['torch']}" for e, t in zip(found, threads)]
     return " and ".join(dict.fromkeys(names))
 
 

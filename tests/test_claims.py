@@ -159,6 +159,16 @@ def test_the_best_expert_is_the_one_that_is_best():
     assert "Student + KD from ALIGN (best student chosen by mean mAP on the test set), " in only(ledger, "4e")["basis"][0]
 
 
+def test_a_recipe_for_taught_students_alone_is_in_the_basis_of_what_compares_them_with_one_that_is_not():
+    def apart(tree: dict) -> None:
+        tree["student"]["taught"] = tree["student"]["recipe"] | {"lr": 0.1}
+
+    same, own = (ledger_of(params(change), *made()) for change in (lambda tree: None, apart))
+    assert not same["basis"].str.contains("recipe").any()
+    told = own["claim"][own["basis"].str.contains("the taught student and the one alone have a recipe each")]
+    assert set(told.str.split().str[0]) == {"4b", "4d", "5c", "5d"}
+
+
 def test_the_moes_student_is_compared_with_the_best_taught_too():
     ledger = ledger_of(params(), *made({("a", "a"): MAP["a", "a"] | {"student+kd:align": 0.53}}))
     assert [only(ledger, number)["measured"][0] for number in ("4c", "4e")] == pytest.approx([8, 5])

@@ -222,9 +222,9 @@ def test_every_row_traces_to_what_made_it(found):
     unknown = at.loc["student", "people", "vehicles", 2, "rank-1"].replace({"student": "moe:soft"})
     with pytest.raises(ValueError, match="knows no rank-1 of moe:soft trained on people, seed 2"):
         results.trace(record, unknown)
-    assert results.measured_on(record) == "a GPU, 2 threads, torch 2.8.0"
+    assert results.measured_on(found) == "a GPU, 2 threads, float32, torch 2.8.0"
     record["costs"]["paper"]["environment"] = "0"
-    assert results.measured_on(record) == "a GPU, 2 threads, torch 2.8.0 and a CPU, 1 thread, torch 2.8.0"
+    assert results.measured_on(found) == "a GPU, 2 threads, float32, torch 2.8.0 and a CPU, 1 thread, float32, torch 2.8.0"
 
 
 def test_curves_of_those_evaluated_so(found):

@@ -197,16 +197,17 @@ class StudyParams(Strict):
 
     @property
     def remark(self) -> str:
-        """What is printed under every table: the note, what is unusual in how pictures are tested and variants trained, peers."""
+        """What is printed under every table: the note, what is unusual in how methods are trained and tested, peers."""
         flip = "Every method is tested with flip averaging, which doubles the time of an embedding." * self.flip_test
         by_training: dict[str, list[str]] = {}
         for name, peer in self.peers.items():
             by_training.setdefault(peer.trained_on, []).append(name)
         trained = "; ".join(f"{', '.join(names)} on {where}" for where, names in by_training.items())
         peers = f"Peers are others' networks, trained elsewhere ({trained}); they run in OpenVINO on the CPU, in float32."
-        of = ", ".join(map(str, (self.ablations and self.ablations.seeds) or []))
-        variants = f"Variants of the student were trained with these of the seeds alone: {of}." * bool(of)
-        return " ".join(filter(None, [self.note, flip, variants, peers * bool(self.peers)]))
+        of = (self.ablations and self.ablations.seeds) or []
+        variants = f"Variants of the student have seed{'s' * (len(of) > 1)} {', '.join(map(str, of))} alone." * bool(of)
+        taught = "Students under a teacher have a recipe of their own, each chosen for it." * bool(self.student.taught)
+        return " ".join(filter(None, [self.note, flip, taught, variants, peers * bool(self.peers)]))
 
     @property
     def networks(self) -> dict[str, NetworkParams]:
