@@ -69,11 +69,10 @@ def variants(params: StudyParams) -> dict[str, list[str]]:
 def varied(params: StudyParams, method: Student) -> tuple[NetworkParams, DistillationParams]:
     """The student and its distillation as the method's variants have them. Raises ValueError where the study has no such variant."""
     student, kd = params.student, params.distillation
-    sizes = params.ablations.sizes if params.ablations else {}
     if method.size is not None:
-        if method.size not in sizes:
-            raise ValueError(f"'{method}': ablations.sizes has {', '.join(sizes) or 'none'}")
-        other = sizes[method.size]
+        if method.size not in params.sizes:
+            raise ValueError(f"'{method}': ablations.sizes has {', '.join(params.sizes) or 'none'}")
+        other = params.sizes[method.size]
         student = student.model_copy(update={"encoder": other.encoder, "recipe": other.recipe or student.recipe})
     spec = student.under(method.taught_by)
     if method.epochs is not None:

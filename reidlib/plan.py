@@ -189,7 +189,7 @@ class Plan:
         spec, kd = agenda.varied(self.params, method)
         place = f"ablations.sizes.{method.size}"
         keys = {"encoder": place} if method.size else {}
-        keys |= {"recipe": f"{place}.recipe"} if method.size and self.params.ablations.sizes[method.size].recipe else {}
+        keys |= {"recipe": f"{place}.recipe"} if method.size and self.params.sizes[method.size].recipe else {}
         if method.taught_by is None:
             make = making.make_embedder
             return self._picture_unit("embedder", make, method, dataset, seed, spec, {}, "student", keys=keys)

@@ -220,15 +220,18 @@ class StudyParams(Strict):
         """By their places in the file."""
         own = {f"{place}.recipe": network.recipe for place, network in self.networks.items()}
         taught = {"student.taught": self.student.taught} if self.student.taught else {}
-        sizes = self.ablations.sizes if self.ablations else {}
-        others = {f"ablations.sizes.{name}.recipe": size.recipe for name, size in sizes.items() if size.recipe}
+        others = {f"ablations.sizes.{name}.recipe": size.recipe for name, size in self.sizes.items() if size.recipe}
         return own | {"moe.recipe": self.moe.recipe} | taught | others
 
     @property
     def encoders(self) -> dict[str, EncoderParams]:
-        sizes = self.ablations.sizes if self.ablations else {}
         own = {place: network.encoder for place, network in self.networks.items()}
-        return own | {f"ablations.sizes.{name}": size.encoder for name, size in sizes.items()}
+        return own | {f"ablations.sizes.{name}": size.encoder for name, size in self.sizes.items()}
+
+    @property
+    def sizes(self) -> dict[str, SizeParams]:
+        """The other students, by name."""
+        return self.ablations.sizes if self.ablations else {}
 
     @field_validator("seeds")
     @classmethod
@@ -281,7 +284,7 @@ class StudyParams(Strict):
                 if self.datasets[name].test_only:
                     raise ValueError(f"ablations.datasets: nothing is trained on '{name}', which is test_only")
             taught = self.student.taught
-            for name, size in self.ablations.sizes.items():
+            for name, size in self.sizes.items():
                 if taught and size.recipe and size.recipe.epochs != taught.epochs:
                     many = f"{size.recipe.epochs} epochs and student.taught {taught.epochs}"
                     raise ValueError(f"ablations.sizes.{name}.recipe has {many}: give both as many")
