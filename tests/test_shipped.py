@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from reidlib import making, params
-from reidlib.content import plain
+from reidlib import agenda, making, params
+from reidlib.content import folder_name, plain
+from reidlib.methods import parse
 from reidlib.shipped import file_of, read_record, ship
 from reidlib.study import open_study
 from tests import tiny
@@ -148,15 +149,17 @@ def test_what_is_not_trained_is_not_shipped(tmp_path):
 def test_what_comes_with_the_project_is_what_its_params_ask_for():
     """As far as can be told without the data: a key that the schema gains must not have it all trained anew."""
     study = params.load(ROOT / "params/market1501.yaml")
-    files = sorted((ROOT / study.shipped).glob("*.safetensors"))
-    for file in files:
-        inputs, what = read_record(file)["inputs"], file.name.partition("-market1501-seed-")[0]
-        student = study.student.under("a teacher" if what.startswith("student+kd-") else None)
-        spec = study.experts[what.removeprefix("expert-")] if what.startswith("expert-") else student
-        recipe = spec.recipe.lasting(int(epochs)) if (epochs := what.partition("-epochs=")[2]) else spec.recipe
-        assert inputs["encoder"] == plain(spec.encoder.model_copy(update={"weights": None})), file
-        assert inputs["recipe"] == plain(recipe), file
-    whole = {"expert-vit_s", "expert-effnet_lite2", "student", "student+kd-vit_s", "student+kd-moe"}
-    for seed in study.seeds:
-        of = f"-market1501-seed-{seed}.safetensors"
-        assert whole <= {file.name.removesuffix(of) for file in files if file.name.endswith(of)}
+    variants = [variant for found in agenda.variants(study).values() for variant in found]
+    students = [method for method in [*agenda.methods(study), *variants] if parse(method).kind.startswith("student")]
+    specs = {method: agenda.varied(study, parse(method))[0] for method in students}
+    specs |= {f"expert:{name}": spec for name, spec in study.experts.items()}
+    wanted = {}
+    for method, spec in specs.items():
+        seeds = study.ablations.seeds if method in variants else study.seeds
+        wanted |= {f"{folder_name(f'{method} market1501 seed {seed}')}.safetensors": spec for seed in seeds}
+    files = {file.name: file for file in (ROOT / study.shipped).glob("*.safetensors")}
+    assert set(files) == set(wanted)
+    for name, spec in wanted.items():
+        inputs = read_record(files[name])["inputs"]
+        assert inputs["encoder"] == plain(spec.encoder.model_copy(update={"weights": None})), name
+        assert inputs["recipe"] == plain(spec.recipe), name
