@@ -180,7 +180,8 @@ class StudyParams(Strict):
     )  # fmt: skip
     datasets: dict[Name, DatasetParams] = Field(min_length=1)
     epochs_of: str | None = Field(
-        None, description="data set whose epochs recipes count; others get as many steps. null: its own, of a mix the first's"
+        None,
+        description="data set whose epochs recipes count; others get as many steps. null: its own, of a mix the first's",
     )
     experts: dict[Name, ExpertParams] = Field(min_length=2)
     moe: MoeParams
@@ -190,7 +191,9 @@ class StudyParams(Strict):
     best_expert: dict[str, str] = Field({}, description="by data set, the expert to beat: chosen on validation identities")
     flip_test: bool = Field(False, description="test with the mean of each picture's embedding and its mirror image's")
     ablations: AblationParams | None = None
-    mixed: bool = Field(False, description="also train on all data sets at once, for as many steps as on one: see epochs_of")
+    mixed: bool = Field(
+        False, description="also train on all data sets at once, for as many steps as on one: see epochs_of"
+    )
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
     release: ReleaseParams | None = None
