@@ -108,6 +108,6 @@ def beside(results: Results) -> str:
     found = []
     for method, values in theirs.pivot_table(index="method", columns="test_dataset", values="value", sort=False).iterrows():
         found.append(f"{parse(method).name} {' / '.join(f'{100 * values[test]:.1f}' for test in datasets)}")
-    tests = ", ".join(spec.title or name for name, spec in datasets.items())
+    tests = " / ".join(spec.title or name for name, spec in datasets.items())
     head = f"Published networks, trained elsewhere, on the same pictures (mAP on {tests})"
     return f"{head}: {'; '.join(found)}." if found else ""

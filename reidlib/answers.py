@@ -16,22 +16,22 @@ def retrieval_examples(
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
     """Queries spread evenly over their ranking by AP, worst to best, and what each finds: for `ranked_lists`.
 
-    Returns the queries' rows with a column ap, the gallery's frame, order (int [rows, k], places in the gallery, without
-    what the protocol ignores), correct (bool [rows, k]).
+    Returns the queries' rows with columns ap and matches (right answers in the gallery), the gallery's frame, order (int
+    [rows, k], places in the gallery, without what the protocol ignores), correct (bool [rows, k]).
     """
     found = study.evaluate(method, dataset, seed)
     examples = _spread(found.ap, rows)
     places = np.flatnonzero(found.valid)[examples]
-    order, correct = ranked(study, method, dataset, seed, places, k)
+    order, correct, matches = ranked(study, method, dataset, seed, places, k)
     frames = study.dataset(dataset)
-    asked = frames.query.iloc[places].assign(ap=found.ap[examples]).reset_index(drop=True)
+    asked = frames.query.iloc[places].assign(ap=found.ap[examples], matches=matches).reset_index(drop=True)
     return asked, frames.gallery.reset_index(drop=True), order, correct
 
 
 class Disagreement(NamedTuple):
     """Queries whose first answer one method has wrong and another right, and what both find: see `paired_lists`."""
 
-    query: pd.DataFrame  # rows of the queries to show
+    query: pd.DataFrame  # rows of the queries to show, with a column matches: right answers in the gallery
     gallery: pd.DataFrame
     lists: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # by method: order, correct [rows, k], AP [rows]
     found: int  # such queries, of which those to show are a part
@@ -50,13 +50,13 @@ def comparison_lists(
     for method in (student, teacher):
         found = study.evaluate(method, dataset, seed)
         places, aps[method] = np.flatnonzero(found.valid), found.ap
-        orders[method], hits[method] = ranked(study, method, dataset, seed, places, k)
+        orders[method], hits[method], matches = ranked(study, method, dataset, seed, places, k)
     errs, knows = ~hits[student][:, 0], hits[teacher][:, 0]
     disagreed = np.flatnonzero(errs & knows)
     shown = disagreed[_spread(aps[student][disagreed], rows)]
     frames = study.dataset(dataset)
     return Disagreement(
-        frames.query.iloc[places[shown]].reset_index(drop=True),
+        frames.query.iloc[places[shown]].assign(matches=matches[shown]).reset_index(drop=True),
         frames.gallery.reset_index(drop=True),
         {method: (orders[method][shown], hits[method][shown], aps[method][shown]) for method in orders},
         len(disagreed), int((~errs & ~knows).sum()), len(errs),
@@ -69,18 +69,24 @@ def _spread(ap: np.ndarray, rows: int) -> np.ndarray:
     return ranking[np.linspace(0, len(ap) - 1, min(rows, len(ap))).round().astype(int)]
 
 
-def ranked(study: Study, method: str, dataset: str, seed: int, places: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k of the gallery, without what the protocol ignores, for the queries at `places`; whether correct.
+class Ranked(NamedTuple):
+    """What a method finds for some queries."""
 
-    Fewer where fewer count for one of them: int and bool [queries, k at most].
-    """
+    order: np.ndarray  # int [queries, k at most]: places in the gallery; fewer than k where fewer count for one of them
+    correct: np.ndarray  # bool, of the same shape
+    matches: np.ndarray  # int [queries]: right answers that the whole gallery holds
+
+
+def ranked(study: Study, method: str, dataset: str, seed: int, places: np.ndarray, k: int) -> Ranked:
+    """The first k of the gallery, without what the protocol ignores, for the queries at `places`."""
     query, gallery = (study.embedding_set(method, dataset, seed, None, part) for part in ("query", "gallery"))
     query = EmbeddingSet(query.features[places], query.pid[places], query.camid[places])
-    orders, hits, counted = [], [], k
+    orders, hits, matches, counted = [], [], [], k
     for rows, block in distance_blocks(query.features, gallery.features):
         same = query.pid[rows, None] == gallery.pid
         ignored = (gallery.pid == JUNK) | (same & (query.camid[rows, None] == gallery.camid))
+        matches.append((same & ~ignored).sum(1))
         counted = min(counted, (~ignored).sum(1).min())
         orders.append(np.argsort(np.where(ignored, np.inf, block.cpu().numpy()), axis=1, kind="stable")[:, :k])
         hits.append(np.take_along_axis(same, orders[-1], axis=1))
-    return np.concatenate(orders)[:, :counted], np.concatenate(hits)[:, :counted]
+    return Ranked(np.concatenate(orders)[:, :counted], np.concatenate(hits)[:, :counted], np.concatenate(matches))

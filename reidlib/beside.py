@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from reidlib import params
-from reidlib.claims import claims
+from reidlib.claims import OPEN, claims
 from reidlib.comparisons import by_seed, compare
 from reidlib.content import differences
 from reidlib.methods import label
 from reidlib.results import FILES, Results, open_results, read
 from reidlib.sources import PROJECT
+from reidlib.tables import percent, points
 
 CELL = ["method", "train_dataset", "test_dataset"]
 
@@ -100,15 +101,11 @@ def _joined(first: Results, second: Results) -> tuple[pd.DataFrame, dict[str, np
 def accuracy_table(compared: pd.DataFrame) -> pd.DataFrame:
     """`accuracy` for reading: mAP in percent, the difference in points with its interval, largest fall first."""
     table = compared.sort_values("difference", na_position="last")
-    percent = lambda values: [f"{100 * v:.1f}" if v == v else "" for v in values]  # noqa: E731
-    points = [
-        (f"{100 * d:+.1f}" if d == d else "") + (f" [{100 * low:.1f}, {100 * high:.1f}]" if low == low else "")
-        for d, low, high in table[["difference", "low", "high"]].itertuples(index=False)
-    ]
     columns = {"method": [label(m) for m in table["method"]], "trained on": table["train_dataset"].to_list(),
-               "tested on": table["test_dataset"].to_list(), "first, mAP (%)": percent(table["first"]),
-               "second, mAP (%)": percent(table["second"]),
-               "difference (points)": [text.replace("-", "−") for text in points]}  # fmt: skip
+               "tested on": table["test_dataset"].to_list()}  # fmt: skip
+    columns |= {f"{which}, mAP (%)": [percent(value) for value in table[which]] for which in ("first", "second")}
+    intervals = table[["difference", "low", "high"]].itertuples(index=False)
+    columns["difference (points)"] = [points(interval) for interval in intervals]
     return pd.DataFrame(columns).set_index("method").rename_axis(index=None)
 
 
@@ -120,7 +117,7 @@ def verdicts(first: Results, second: Results) -> pd.DataFrame:
     ledgers = []
     for which, results in {"first": first, "second": second}.items():
         ledger = claims(results)
-        of_data = ledger["verdict"].ne("not measured") | ledger["measured"].notna()
+        of_data = ledger["verdict"].ne(OPEN) | ledger["measured"].notna()
         on = ledger["basis"].str.extract("^(.*?):", expand=False).where(of_data, "")
         number = ledger["measured"].map(lambda value: "" if np.isnan(value) else f"{value:.1f}".replace("-", "−"))
         own = pd.DataFrame({"claim": ledger["claim"], "measured on": on, f"{which}: verdict": ledger["verdict"],

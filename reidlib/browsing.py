@@ -60,10 +60,11 @@ def queries(study: Study, method: str, dataset: str, seed: int) -> pd.DataFrame:
 def view(study: Study, method: str, dataset: str, seed: int, order: str, number: int, k: int = 8) -> Figure:
     """What a method finds for one query, the `number`th (from 1) in an order of ORDERS; of a gate also how it weighs it."""
     asked = ORDERS[order](queries(study, method, dataset, seed)).iloc[[number - 1]]
-    ranks, hits = answers.ranked(study, method, dataset, seed, asked["place"].to_numpy(copy=True), k)
+    found = answers.ranked(study, method, dataset, seed, asked["place"].to_numpy(copy=True), k)
     row, said = asked.iloc[0], label(method)
     if isinstance(parse(method), Moe) and parse(method).gate in ("soft", "top1"):
         weights = study.gate_weights(parse(method).gate, dataset, seed, "query").iloc[row["place"]]
         said += ": " + ", ".join(f"{name} {weights[name]:.2f}" for name in study.params.experts)
     title = f"{said}; identity {row['pid']}, camera {row['camid']}"
-    return figures.ranked_lists(asked, study.dataset(dataset).gallery.reset_index(drop=True), ranks, hits, title)
+    gallery = study.dataset(dataset).gallery.reset_index(drop=True)
+    return figures.ranked_lists(asked.assign(matches=found.matches), gallery, found.order, found.correct, title)

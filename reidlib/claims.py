@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from reidlib.comparisons import Comparison, best_expert, best_taught, compare, gain, headroom
+from reidlib.comparisons import Comparison, best_expert, best_taught, compare, gain, headroom, taught_by_experts
 from reidlib.methods import TAUGHT, Student, label, parse, taught_by
 from reidlib.results import Results, clip, configured, costs, datasets, measured_on
 from reidlib.stats import holm
@@ -142,7 +142,9 @@ def _data(results: Results, dataset: str) -> str:
 
 
 def _chosen(results: Results, dataset: str, student: bool = False) -> str:
-    """How the best expert, or the best student, of a data set was chosen."""
+    """How the best expert, or the best student that a single expert taught, of a data set was chosen."""
+    if student and len(taught_by_experts(results.rows, dataset)) == 1:
+        return " (the only student that a single expert taught)"
     before = dataset in results.params.best_expert and not student
     how = "on validation identities" if before else "by mean mAP on the test set"
     return f" (best {'student' if student else 'expert'} chosen {how})"
@@ -191,7 +193,7 @@ def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[Line]:
             else:
                 yield Line(*numbers, _verdict(*numbers[1:], float(claim.paper)), basis)
             return
-    has = ", ".join(_data(results, dataset) for dataset in results.params.datasets)
+    has = "; ".join(_data(results, dataset) for dataset in results.params.datasets)
     yield _open(f"{name} was not run; this study's data: {has}")
 
 

@@ -92,19 +92,28 @@ def best_expert(rows: pd.DataFrame, dataset: str, chosen: Mapping[str, str] | No
     """
     if dataset in (chosen or {}):
         return str(Expert(name=chosen[dataset]))
-    return _best(rows, dataset, lambda method: isinstance(method, Expert))
+    return _best(rows, dataset, _at(rows, dataset, lambda method: isinstance(method, Expert)))
 
 
 def best_taught(rows: pd.DataFrame, dataset: str) -> str | None:
     """The student to beat of those that a single expert taught: that of the highest mean mAP; None where there is none."""
+    return _best(rows, dataset, taught_by_experts(rows, dataset))
+
+
+def taught_by_experts(rows: pd.DataFrame, dataset: str) -> list[str]:
+    """The students that a single expert taught, trained and tested on a data set."""
     others = (None, *ENSEMBLES)
-    return _best(rows, dataset, lambda m: isinstance(m, Student) and m.taught_by not in others and not m.changes())
+    return _at(rows, dataset, lambda m: isinstance(m, Student) and m.taught_by not in others and not m.changes())
 
 
-def _best(rows: pd.DataFrame, dataset: str, where: Callable[[Method], bool]) -> str | None:
-    own = rows[(rows["train_dataset"] == dataset) & (rows["test_dataset"] == dataset) & (rows["metric"] == "mAP")]
-    means = own[own["method"].isin(evaluated(own, where))].groupby("method", sort=False)["value"].mean()
-    return means.idxmax() if len(means) else None
+def _at(rows: pd.DataFrame, dataset: str, where: Callable[[Method], bool]) -> list[str]:
+    return evaluated(rows[(rows["train_dataset"] == dataset) & (rows["test_dataset"] == dataset)], where)
+
+
+def _best(rows: pd.DataFrame, dataset: str, methods: Sequence[str]) -> str | None:
+    """Of methods trained and tested on a data set, that of the highest mean mAP; None of none."""
+    means = {method: by_seed(rows, method, dataset, dataset).mean() for method in methods}
+    return max(means, key=means.get) if means else None
 
 
 def headroom(rows: pd.DataFrame, evaluations: Evaluations, dataset: str) -> float:

@@ -82,13 +82,13 @@ def grid_table(rows: pd.DataFrame, evaluations: Evaluations, chosen: Mapping[str
         teachers = {f"{label(best)} (best)": best, "Uniform ensemble": "moe:uniform", "MoE, soft gate": "moe:soft"}
         kd = {teacher: str(taught_by(teacher)) for teacher in teachers.values()}
         at = lambda *methods: [(m, dataset, dataset) for m in methods]  # noqa: B023, E731
-        mAP = lambda method: _percent(by_seed(rows, method, dataset, dataset))  # noqa: B023, E731
-        of = lambda a, b: _points(gain(rows, evaluations, a, b, dataset))  # noqa: B023, E731
+        mAP = lambda method: percent(by_seed(rows, method, dataset, dataset).mean())  # noqa: B023, E731
+        of = lambda a, b: points(gain(rows, evaluations, a, b, dataset))  # noqa: B023, E731
         for name, teacher in teachers.items():
             lines.append((dataset, name, mAP(teacher), mAP("student"), mAP(kd[teacher]), of(kd[teacher], "student")))
         cells = at(kd["moe:soft"], "student", kd[best], "student")
         synergy = compare(rows, evaluations, lambda a, b, c, d: (a - b) - (c - d), cells)
-        moe = (of("moe:soft", best), "0.0", of(kd["moe:soft"], kd[best]), _points(synergy))
+        moe = (of("moe:soft", best), "0.0", of(kd["moe:soft"], kd[best]), points(synergy))
         lines.append((dataset, "MoE − best expert (points)", *moe))
     columns = ["data set", "", "teacher itself", "student without KD", "student with KD", "what KD adds (points)"]
     return pd.DataFrame(lines, columns=columns).set_index("").rename_axis(index=None)
@@ -153,8 +153,8 @@ def _beside(rows: pd.DataFrame, evaluations: Evaluations, bases: dict[str, str],
     rows, columns = of_seeds(rows, variants), {}
     for dataset in datasets(rows[rows["method"].isin(variants or bases)]):
         gains = {m: gain(rows, evaluations, m, base, dataset) for m, base in bases.items() if m != base}
-        columns[dataset, "mAP (%)"] = {m: _percent(by_seed(rows, m, dataset, dataset)) for m in bases}
-        columns[dataset, f"{name} (points)"] = {m: _points(gains.get(m)) for m in bases}
+        columns[dataset, "mAP (%)"] = {m: percent(by_seed(rows, m, dataset, dataset).mean()) for m in bases}
+        columns[dataset, f"{name} (points)"] = {m: points(gains.get(m)) for m in bases}
     return pd.DataFrame(columns, index=[*bases]).rename(index=label)
 
 
@@ -172,7 +172,8 @@ def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataF
 
     The fall is against the same method trained on that data set, in points and relative, and against its own mAP on the
     data set it was trained on. After training on several at once ("a+b") it is what that costs (or, negative, gives). On a
-    data set that nothing was trained on, and of a peer, which was trained elsewhere, there is no such fall to tell.
+    data set that nothing was trained on, and of a peer, which was trained elsewhere, there is no such fall to tell; a column
+    that would be empty is left out.
     """
     lines, keys = [], ["method", "train_dataset", "test_dataset"]
     across = rows[(rows["train_dataset"] != rows["test_dataset"]) & (rows["metric"] == "mAP")]
@@ -182,25 +183,28 @@ def cross_domain_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataF
             compare(rows, evaluations, lambda mAP, target: target - mAP, [there, target]),
             compare(rows, evaluations, lambda mAP, target: 1 - mAP / target, [there, target]),
             compare(rows, evaluations, lambda mAP, home: home - mAP, [there, home]),
+            compare(rows, evaluations, lambda mAP, home: 1 - mAP / home, [there, home]),
         ]
-        values = (_percent(by_seed(rows, *cell)) for cell in (there, target))
-        lines.append((label(method), train, test, *values, *map(_points, falls)))
+        values = (percent(by_seed(rows, *cell).mean()) for cell in (there, target))
+        lines.append((label(method), train, test, *values, *map(points, falls)))
     columns = ["method", "trained on", "tested on", "mAP (%)", "trained on the target (%)", "fall (points)", "fall (%)",
-               "fall from its own test set (points)"]  # fmt: skip
-    return pd.DataFrame(lines, columns=columns).set_index("method").rename_axis(index=None)
+               "fall from its own test set (points)", "fall from its own test set (%)"]  # fmt: skip
+    table = pd.DataFrame(lines, columns=columns).set_index("method").rename_axis(index=None)
+    return table.loc[:, (table != "").any() | table.columns.isin(columns[:4])]
 
 
-def _percent(values: pd.Series) -> str:
-    """A mean over seeds as "75.2"; "" where there is none."""
-    return f"{100 * values.mean():.1f}" if len(values) else ""
+def percent(fraction: float) -> str:
+    """0.752 as "75.2"; "" of NaN."""
+    return "" if np.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
-def _points(comparison: Sequence[float] | None) -> str:
-    """A difference with its interval in points: "+6.5 [1.2, 11.8]"; "" where there is none."""
+def points(comparison: Sequence[float] | None) -> str:
+    """A difference with its interval, as far as it has one, in points: "+6.5 [1.2, 11.8]"; "" where there is none."""
     if comparison is None or np.isnan(comparison[0]):
         return ""
     mean, low, high = (100 * value for value in comparison[:3])
-    return f"{mean:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−")
+    interval = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    return f"{mean:+.1f}{interval}".replace("-", "−")
 
 
 # as files

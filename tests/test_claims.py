@@ -172,6 +172,9 @@ def test_a_recipe_for_taught_students_alone_is_in_the_basis_of_what_compares_the
 def test_the_moes_student_is_compared_with_the_best_taught_too():
     ledger = ledger_of(params(), *made({("a", "a"): MAP["a", "a"] | {"student+kd:align": 0.53}}))
     assert [only(ledger, number)["measured"][0] for number in ("4c", "4e")] == pytest.approx([8, 5])
+    assert "Student + KD from ALIGN (best student chosen by mean mAP on the test set), " in only(ledger, "4e")["basis"][0]
+    alone = only(ledger_of(params(), *made()), "4e").iloc[0]
+    assert "Student + KD from CLIP (the only student that a single expert taught), " in alone["basis"]
     none = {method: mAP for method, mAP in MAP["a", "a"].items() if method != "student+kd:clip"}
     row = only(ledger_of(params(), *made({("a", "a"): none})), "4e").iloc[0]
     assert row["verdict"] == "not measured" and "has not a student taught by a single expert" in row["basis"]

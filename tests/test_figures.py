@@ -18,7 +18,7 @@ from matplotlib.transforms import Bbox  # noqa: E402
 
 from reidlib import answers, figures, params, results  # noqa: E402
 from reidlib.data import Dataset  # noqa: E402
-from reidlib.figures import style  # noqa: E402
+from reidlib.figures import pictures, style  # noqa: E402
 from reidlib.figures.cost import _apart, _front  # noqa: E402
 from reidlib.methods import ELSEWHERE, label  # noqa: E402
 from reidlib.params import EncoderParams  # noqa: E402
@@ -325,6 +325,11 @@ def test_ranked_lists_mark_right_and_wrong_without_colour(frame):
     right, wrong = style.RIGHT, style.WRONG
     expected = [style.INK, right, wrong, right, style.INK, wrong, wrong, right]
     assert frames == [to_rgba(colour) for colour in expected]
+    # the first query has one match, found at once: what comes after could not be right
+    figure = figures.ranked_lists(frame[:2].assign(matches=[1, 9]), frame, order, correct)
+    (axes,) = figure.axes
+    assert worded(axes) == [["query", "1 ✓", "2", "3"], ["1 ✗", "2 ✗", "3 ✓"]]
+    assert axes.patches[2].get_edgecolor() == axes.patches[3].get_edgecolor() == to_rgba(pictures.DONE)
 
 
 def test_retrieval_examples_follow_the_protocol():
@@ -414,7 +419,10 @@ def test_comparison_lists_are_those_of_a_plain_search():
     reverse = [i for i in range(60) if right["student", i] and not right["moe:soft", i]]
     found = answers.comparison_lists(study, "student", "moe:soft", "people", 0, rows=99)
     assert (found.found, found.reverse, found.queries) == (len(such), len(reverse), 60) and such and reverse
-    assert sorted(map(tuple, found.query.to_numpy())) == sorted(map(tuple, query.iloc[such].to_numpy()))
+    asked = found.query[list(query)].to_numpy()
+    assert sorted(map(tuple, asked)) == sorted(map(tuple, query.iloc[such].to_numpy()))
+    for pid, camid, matches in found.query[["pid", "camid", "matches"]].to_numpy():
+        assert matches == ((gallery["pid"] == pid) & (gallery["camid"] != camid)).sum()
 
 
 def test_paired_lists_show_both_methods_beside_a_query(compared):
@@ -559,6 +567,12 @@ def test_pareto_shows_methods_with_costs_and_students_of_other_sizes(everything)
         assert (np.diff(front.get_xdata()) > 0).all()
     twin = {line.get_label(): line.get_xdata()[0] for line in latency.lines}
     assert twin["student+kd:moe/size=big"] == twin["student/size=big"] == 12  # one network, measured once
+    other = everything[everything["method"] == "student+kd:moe"].assign(method="student+kd:align")
+    other = other[other["metric"].isin(results.ACCURACY) & (other["seed"] < 2)]
+    latency, names, _ = figures.pareto(pd.concat([everything, other])).axes[:3]
+    twin = {line.get_label(): line.get_xdata()[0] for line in latency.lines}
+    assert twin["student+kd:align"] == twin["student"], "the same network too"
+    assert "Student + KD from ALIGN (2 seeds)" in texts(names)
 
 
 @pytest.mark.parametrize("which", ["everything", "beside_peers"])

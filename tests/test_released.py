@@ -69,7 +69,7 @@ def test_the_card_says_what_published_networks_find_on_the_same_pictures(study, 
     rows = made[1].assign(method="peer:small", train_dataset=ELSEWHERE, value=0.625)
     said = beside(Results(study.name, params, rows, {}, {}, study.root))
     assert (
-        said == "Published networks, trained elsewhere, on the same pictures (mAP on vehicles, people): small 62.5 / 62.5."
+        said == "Published networks, trained elsewhere, on the same pictures (mAP on vehicles / people): small 62.5 / 62.5."
     )
     assert "Published networks" not in (made[0].parent / "README.md").read_text()
 

@@ -524,5 +524,5 @@ def test_what_the_protocol_ignores_is_in_no_list(monkeypatch):
     gallery = EmbeddingSet(np.ones((4, 2), np.float32), np.array([0, 7, 7, -1]), np.array([3, 2, 1, 1]))
     sets = {"query": query, "gallery": gallery}
     study = SimpleNamespace(embedding_set=lambda method, dataset, seed, test, part: sets[part])
-    order, correct = answers.ranked(study, "student", "a", 0, np.array([0]), k=8)
-    assert order.tolist() == [[0, 1]] and correct.tolist() == [[False, True]]
+    found = answers.ranked(study, "student", "a", 0, np.array([0]), k=8)
+    assert [x.tolist() for x in found] == [[[0, 1]], [[False, True]], [1]]

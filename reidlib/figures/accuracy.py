@@ -46,19 +46,20 @@ def accuracy_bars(results: pd.DataFrame, metric: str = "mAP", methods: Sequence[
 
 
 @styled
-def ablation_bars(differences: pd.DataFrame, title: str = "") -> Figure:
+def ablation_bars(differences: pd.DataFrame, title: str = "", base: str = "") -> Figure:
     """What each change makes of mAP, in points: a panel a data set, the interval, a line at zero.
 
     A filled marker says that the interval leaves out 0, a hollow one that it doesn't or that there is none.
 
-    differences: columns method, mean, low, high (fractions, to the base), dataset.
+    differences: columns method, mean, low, high (fractions, to the base), dataset. base: the method that they are to, for
+    the axis; without it that is named where all are variants of one.
     """
     shown, panels = list(differences["method"].unique()), differences["dataset"].unique()
     changes, bases = [parse(method).changes() for method in shown], {parse(method).base for method in shown}
     same = len(bases) == 1 and all(changes)  # then the variant alone is name enough
     told = [", ".join(f"{what} = {value.replace('+', ' + ')}" for what, value in change.items()) for change in changes]
     names = told if same else [label(method) for method in shown]
-    to = f"to {label(bases.pop())}" if same else "to the base"
+    to = f"to {label(bases.pop())}" if same else f"to {label(base)}" if base else "to the base"
     size = (min(WIDTH, 2.6 + 2.6 * len(panels)), 1.2 + 0.27 * len(shown) + 0.25 * bool(title))
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, panel in zip(grid[0], panels):
@@ -97,10 +98,10 @@ def plateau(table: pd.DataFrame) -> Figure:
         whiskers = [own["gain"] - own["low"], own["high"] - own["gain"]]
         right.errorbar(own.index, own["gain"], yerr=whiskers, fmt="D-", color=INK, capsize=3, elinewidth=1.2)
         right.axhline(0, color=INK, lw=1)
-        left.set(title=name, ylabel="mAP (%)")
-        right.set(title=name, ylabel="what KD adds (points)")
+        left.set(title=f"{name}: mAP", ylabel="mAP (%)")
+        right.set(title=f"{name}: what KD adds", ylabel="points of mAP, 95 % interval")
         for axes in (left, right):
-            axes.set(xlabel="epochs", xscale="log")
+            axes.set(xlabel="epochs of training (log scale)", xscale="log")
             axes.set_xticks(own.index, [str(epochs) for epochs in own.index])
             axes.minorticks_off()
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

@@ -10,7 +10,7 @@ from matplotlib.text import OffsetFrom
 from matplotlib.ticker import LogLocator
 
 from reidlib.figures.style import INK, MARKERS, WIDTH, colour, method_axis, short_number, styled
-from reidlib.methods import label, parse
+from reidlib.methods import Student, label, parse
 from reidlib.results import at_home, costs, select, summary
 
 
@@ -19,8 +19,9 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
     """Accuracy over latency and over parameters, a row of panels a data set; the Pareto front is a line.
 
     The front holds the methods that none beats in accuracy without costing more: filled in its panel, others hollow.
-    Whiskers: the 95 % interval over the seeds. Of variants, only students of other sizes are shown; one whose costs
-    were measured with or without KD only has these, being the same network.
+    Whiskers: the 95 % interval over the seeds; a method of fewer seeds than others says of how many it is. Of variants, only
+    students of other sizes are shown. A student whose costs were not measured has those of the same network alone or under
+    another teacher.
 
     table: the results, with costs.
     """
@@ -28,17 +29,19 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
     kept = select(table, [method for method, change in changes.items() if change.keys() <= {"size"}])
     cost, rows = costs(kept), at_home(summary(kept[kept["metric"] == metric]))
     for method in rows["method"].unique():
-        twins = [twin for twin in cost.index if changes[method] and changes[twin] == changes[method]]
+        student = isinstance(parse(method), Student)
+        twins = [t for t in cost.index if student and isinstance(parse(t), Student) and changes[t] == changes[method]]
         if method not in cost.index and twins:
             cost.loc[method] = cost.loc[twins[0]]
     rows = rows[rows["method"].isin(cost.index)]
+    names = {m: _short_name(m) for m in rows["method"]} | _few_seeds(rows)
     sets, axis = rows["test_dataset"].unique(), {"latency_ms": "latency of one picture (ms)", "parameters": "parameters"}
     most = rows.groupby("test_dataset")["method"].nunique().max()
     size = (WIDTH, 0.4 + len(sets) * max(2.6, 0.7 + 0.17 * most))
-    between = 0.25 + 0.062 * max(len(_short_name(method)) for method in rows["method"])  # inches, for the names
+    between = 0.25 + 0.062 * max(map(len, names.values()))  # inches, for the names
     widths = [(WIDTH - 0.8 - between) / 2, between, (WIDTH - 0.8 - between) / 2]
     figure, grid = plt.subplots(len(sets), 3, figsize=size, sharey="row", squeeze=False, width_ratios=widths)
-    for (left, names, right), name in zip(grid, sets):
+    for (left, middle, right), name in zip(grid, sets):
         own = rows[rows["test_dataset"] == name].set_index("method").sort_values("mean", kind="stable")
         mean, low, high = (100 * own[c] for c in ("mean", "low", "high"))
         for axes, (metric_of_cost, text) in zip((left, right), axis.items()):
@@ -59,11 +62,14 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
             axes.xaxis.set_major_formatter(lambda value, _: short_number(value))
         left.set(ylabel=f"{metric} (%)")
         right.tick_params(axis="y", left=False)
-        names.set_title(name, pad=12)
-        names.set_axis_off()
+        middle.set_title(name, pad=12)
+        middle.set_axis_off()
+        middle.set_zorder(left.get_zorder() + 1)  # or lines to the points would cross out names
         bottom, top = left.get_ylim()
         for method, height in zip(own.index, _apart((mean.to_numpy() - bottom) / (top - bottom), len(own) + 1)):
-            _named(names, (left, right), method, height, [cost[c][method] for c in axis], mean[method])
+            _named(
+                middle, (left, right), names[method], colour(method), height, [cost[c][method] for c in axis], mean[method]
+            )
     handles = {"Pareto front: no method is both better and cheaper than these, which are filled": grid[0, 0].lines[0]}
     if peers := [line for line in grid[0, 0].lines if line.get_marker() == MARKERS["peer"]]:
         handles["peer: trained elsewhere, by others, and run in OpenVINO"] = peers[0]
@@ -95,19 +101,28 @@ def efficiency_bars(efficiency: pd.DataFrame, methods: Sequence[str] | None = No
     return figure
 
 
-def _named(names: plt.Axes, beside: Sequence[plt.Axes], method: str, height: float, x: Sequence[float], y) -> None:
-    """The method's name between two panels, with a line to its point in each."""
-    style = {"ha": "center", "va": "center", "fontsize": 8}
-    text = names.text(0.5, height, _short_name(method), transform=names.transAxes, **style)
+def _named(
+    middle: plt.Axes, beside: Sequence[plt.Axes], name: str, hue: str, height: float, x: Sequence[float], y: float
+) -> None:
+    """A method's name between two panels, with a line to its point in each."""
+    style = {"ha": "center", "va": "center", "fontsize": 8, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
+    text = middle.text(0.5, height, name, transform=middle.transAxes, **style)
     text.set_in_layout(False)
     for axes, cost, edge, gap in zip(beside, x, (0, 1), (-2, 2)):
-        line = {"arrowstyle": "-", "color": colour(method), "lw": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
+        line = {"arrowstyle": "-", "color": hue, "lw": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
         start = {"xytext": (gap, 0), "textcoords": OffsetFrom(text, (edge, 0.5), "points")}
         axes.annotate("", (cost, y), **start, arrowprops=line).set_in_layout(False)
 
 
 def _short_name(method: str) -> str:
     return ", ".join([label(parse(method).base), *parse(method).changes().values()])
+
+
+def _few_seeds(rows: pd.DataFrame) -> dict[str, str]:
+    """What methods of fewer trainings than others are called: with how many they have. rows: see `summary`."""
+    trained = rows[~rows["method"].map(lambda method: parse(method).kind in ("pixels", "start", "peer"))]
+    few = trained[trained["seeds"] < trained["seeds"].max()].drop_duplicates("method")
+    return {m: f"{_short_name(m)} ({n} seed{'s' * (n > 1)})" for m, n in zip(few["method"], few["seeds"])}
 
 
 def _front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:

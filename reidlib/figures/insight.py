@@ -20,12 +20,16 @@ SHAPES = "os^DvPX*<>hp"  # of identities
 
 
 @styled
-def dataset_statistics(datasets: "dict[str, Dataset]") -> Figure:
-    """For each data set: how many training pictures an identity has, and how many pictures each camera took."""
+def dataset_statistics(datasets: "dict[str, Dataset]", trained: Sequence[str] | None = None) -> Figure:
+    """For each data set: how many training pictures an identity has, and how many pictures each camera took.
+
+    trained: the data sets that something is trained on, default: all; of others training pictures are left out.
+    """
+    kept = {name: name in (datasets if trained is None else trained) for name in datasets}
     figure, grid = plt.subplots(len(datasets), 2, figsize=(WIDTH, 2.5 * len(datasets)), squeeze=False)
     for (name, dataset), (left, right) in zip(datasets.items(), grid):
         left.set(title=f"{name}: training identities", xlabel="pictures per identity", ylabel="identities")
-        if len(counts := dataset.train["pid"].value_counts()):
+        if kept[name] and len(counts := dataset.train["pid"].value_counts()):
             step = int(np.ptp(counts)) // 20 + 1
             left.hist(counts, np.arange(counts.min(), counts.max() + step + 1, step) - 0.5, color=PALETTE[0], rwidth=0.85)
             left.set_xlim(counts.min() - step - 0.5, counts.max() + step + 0.5)
@@ -34,11 +38,13 @@ def dataset_statistics(datasets: "dict[str, Dataset]") -> Figure:
             left.set(xticks=[], yticks=[])
             left.text(0.5, 0.5, "none: it is for testing alone", ha="center", va="center", transform=left.transAxes)
         bottom = 0
-        splits = {split: getattr(dataset, split)["camid"] for split in ("train", "query", "gallery")}
+        looks = {"train": (PALETTE[0], ""), "query": (PALETTE[1], "///"), "gallery": (PALETTE[9], "")}
+        splits = {split: getattr(dataset, split)["camid"] for split in looks if kept[name] or split != "train"}
         cameras = sorted(set().union(*splits.values()))
-        for (split, camid), place, hatch in zip(splits.items(), (0, 1, 9), ("", "///", "")):
+        for split, camid in splits.items():
+            hue, hatch = looks[split]
             count = camid.value_counts().reindex(cameras, fill_value=0).to_numpy()
-            style = {"color": PALETTE[place], "edgecolor": "white", "hatch": hatch}
+            style = {"color": hue, "edgecolor": "white", "hatch": hatch}
             right.bar(range(len(cameras)), count, bottom=bottom, label=split, **style)
             bottom = bottom + count
         right.set(title=f"{name}: cameras", xlabel="camera", ylabel="pictures", xticks=range(len(cameras)))
@@ -50,10 +56,11 @@ def dataset_statistics(datasets: "dict[str, Dataset]") -> Figure:
 
 
 @styled
-def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
+def training_curves(histories: dict[str, pd.DataFrame], stages: Sequence[int] = ()) -> Figure:
     """Loss over epochs, and a panel for each of its terms where there are several.
 
-    histories: by label, columns epoch, loss and one for each term.
+    histories: by label, columns epoch, loss and one for each term. stages: of how many epochs those at another size of
+    pictures are (see `Recipe.stages`); where one ends is a dotted line.
     """
     terms = list(dict.fromkeys(c for history in histories.values() for c in history.columns if c != "epoch"))
     terms = ["loss"] if len(terms) == 2 else terms  # a single term is the loss
@@ -67,10 +74,14 @@ def training_curves(histories: dict[str, pd.DataFrame]) -> Figure:
             if term in history:
                 style = {"color": PALETTE[place % len(PALETTE)], "linestyle": LINES[place % len(LINES)]}
                 axes.plot(history["epoch"], history[term], label=name, **style)
+        for end in np.cumsum(stages):
+            axes.axvline(end + 0.5, color=INK, lw=0.8, ls=":", label="pictures of another size from here on", zorder=1)
         axes.set(title="loss, all terms" if term == "loss" and len(terms) > 1 else term, xlabel="epoch")
         axes.set_ylabel("loss" if axes is grid[axes.get_subplotspec().rowspan.start, 0] else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, handlelength=3)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    shown = dict(zip(names, handles))  # each once
+    figure.legend(shown.values(), shown, loc="outside upper center", ncols=2, handlelength=3)
     return figure
 
 

@@ -18,6 +18,7 @@ from reidlib.methods import label
 if TYPE_CHECKING:  # it loads torch, which no figure needs
     from reidlib.answers import Disagreement
 
+DONE = "#bbbbbb"  # of answers when all right ones are found
 PICTURE = 96  # pixels of a shown picture's longer side
 GAP, WORDS = 0.08, 0.22  # inches between two pictures, and above a picture for a line of words
 
@@ -66,7 +67,8 @@ def ranked_lists(
 ) -> Figure:
     """A row a query: its picture in a black frame, then the first of the gallery, ticked green or crossed red.
 
-    query: rows with path and, to be printed, ap. order, correct: [rows, k], see `retrieval_examples`.
+    query: rows with path and, to be printed, ap; with matches (how many right ones there are) answers after the last of them
+    are grey, for nothing else could stand there. order, correct: [rows, k], see `retrieval_examples`.
     """
     rows, k = order.shape
     width, height = _cell(k + 1, query["path"].iloc[0])
@@ -77,8 +79,8 @@ def ranked_lists(
         if "ap" in asked:
             words["left"] = {"text": f"AP {100 * asked['ap']:.0f} %"}
         _show(axes, asked["path"], box(0), INK, **words)
-        for rank, (path, hit) in enumerate(zip(gallery["path"].iloc[order[row]], correct[row]), 1):
-            _show(axes, path, box(rank), **_ranked_style(rank, hit))
+        for rank, (path, look) in enumerate(zip(gallery["path"].iloc[order[row]], _looks(correct[row], asked)), 1):
+            _show(axes, path, box(rank), **look)
     figure.suptitle(title)
     return figure
 
@@ -117,22 +119,22 @@ def paired_lists(comparison: "Disagreement") -> Figure:
     if not len(comparison.query):
         return _said("\n".join(caption))
     rows, k = next(iter(comparison.lists.values()))[0].shape
-    asked, named = 0.85, 1.1  # inches for the query and for the methods' names
-    width, height = _cell(k, comparison.query["path"].iloc[0], 0.85, margin=asked + named)
+    wide, named = 0.85, 1.1  # inches for the query and for the methods' names
+    width, height = _cell(k, comparison.query["path"].iloc[0], 0.85, margin=wide + named)
     line, pair = height + WORDS, 2 * (height + WORDS) + GAP
-    figure, axes = _sheet(k, width, rows * pair - GAP, left=asked + named, above=0.55)
-    axes.set_xlim(-asked - named, k * width)
-    for row, path in enumerate(comparison.query["path"]):
-        box = (-asked - named, row * pair + WORDS, asked, 2 * line - WORDS)
-        _show(axes, path, box, INK, above={"text": "query"})
+    figure, axes = _sheet(k, width, rows * pair - GAP, left=wide + named, above=0.55)
+    axes.set_xlim(-wide - named, k * width)
+    for row, (_, asked) in enumerate(comparison.query.iterrows()):
+        box = (-wide - named, row * pair + WORDS, wide, 2 * line - WORDS)
+        _show(axes, asked["path"], box, INK, above={"text": "query"})
         for place, (method, (order, correct, ap)) in enumerate(comparison.lists.items()):
             name = f"{textwrap.fill(label(method), 14)}\nAP {100 * ap[row]:.0f} %"
-            for rank, (found, hit) in enumerate(zip(order[row], correct[row])):
+            for rank, (found, look) in enumerate(zip(order[row], _looks(correct[row], asked))):
                 box = (rank * width + GAP / 2, row * pair + place * line + WORDS, width - GAP, height)
                 words = {} if rank else {"left": {"text": name, "fontsize": 8}}
-                _show(axes, comparison.gallery["path"].iloc[found], box, **_ranked_style(rank + 1, hit), **words)
-    wide = int(13 * figure.get_figwidth())
-    figure.suptitle("\n".join(textwrap.fill(text, wide) for text in caption), fontsize=10)
+                _show(axes, comparison.gallery["path"].iloc[found], box, **look, **words)
+    letters = int(13 * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.fill(text, letters) for text in caption), fontsize=10)
     return figure
 
 
@@ -189,11 +191,19 @@ def _opened(path: str | Path) -> Image.Image:
     return open_image(path, (PICTURE, PICTURE))
 
 
-def _ranked_style(rank: int, hit: bool) -> dict:
-    """Frame and words of an answer: a number, ticked green or crossed red."""
-    colour = RIGHT if hit else WRONG
-    words = {"text": f"{rank} {'✓' if hit else '✗'}", "color": colour, "fontsize": 9, "fontweight": "bold"}
-    return {"frame": colour, "above": words}
+def _looks(correct: np.ndarray, query: pd.Series) -> list[dict]:
+    """Frame and words of a query's answers: the rank, ticked green or crossed red; grey when all its matches were found before.
+
+    query: with matches, how many there are; without, none is grey.
+    """
+    looks, found = [], 0
+    for rank, hit in enumerate(correct, 1):
+        done = found == query.get("matches")
+        colour = DONE if done else RIGHT if hit else WRONG
+        words = {"text": str(rank)} if done else {"text": f"{rank} {'✓' if hit else '✗'}", "fontweight": "bold"}
+        looks.append({"frame": colour, "above": words | {"color": colour, "fontsize": 9}})
+        found += hit
+    return looks
 
 
 def _cell(columns: int, path, height: float = 1.0, margin: float = 0.75) -> tuple[float, float]:

@@ -4,6 +4,7 @@ A method's colour tells its kind, its line the one of its kind; right or wrong i
 """
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -97,7 +98,8 @@ def save(results: Results, name: str, figure: Figure) -> Figure:
     private = shows_pictures and not results.params.publish_images
     folder = results.output / "private" / "figures" if private else results.output / "figures"
     with plt.rc_context(STYLE):
-        figure.supxlabel(title(results.params, name), x=0.995, ha="right", fontsize=7, color="#777777")
+        signature = textwrap.fill(title(results.params, name), int(17 * figure.get_figwidth()))
+        figure.supxlabel(signature, x=0.995, ha="right", fontsize=7, color="#777777")
     return write(figure, folder, name)
 
 

@@ -208,8 +208,9 @@ class StudyParams(Strict):
         trained = "; ".join(f"{', '.join(names)} on {where}" for where, names in by_training.items())
         peers = f"Peers are others' networks, trained elsewhere ({trained}); they run in OpenVINO on the CPU, in float32."
         of = (self.ablations and self.ablations.seeds) or []
-        variants = f"Variants of the student have seed{'s' * (len(of) > 1)} {', '.join(map(str, of))} alone." * bool(of)
-        taught = "Students under a teacher have a recipe of their own, each chosen for it." * bool(self.student.taught)
+        seeds = f"seed{'s' * (len(of) > 1)} {', '.join(map(str, of))} alone"
+        variants = f"Variants of the student have {seeds}, and so has what stands beside them." * bool(of)
+        taught = "Students under a teacher have a recipe of their own (student.taught)." * bool(self.student.taught)
         return " ".join(filter(None, [self.note, flip, taught, variants, peers * bool(self.peers)]))
 
     @property
