@@ -39,7 +39,7 @@ study: check
 report: install
 	@test -f results/$(STUDY)/results.csv || { echo "results/$(STUDY)/results.csv is missing: run make study STUDY=$(STUDY) first" >&2; exit 1; }
 	@$(PYTHON) scripts/execute.py notebooks/08_report.ipynb artifacts/$(STUDY)/report/08_report.ipynb -p study params/$(STUDY).yaml
-	@$(if $(WITH),$(PYTHON) scripts/execute.py notebooks/10_comparison.ipynb $(COMPARED) -p study params/$(STUDY).yaml -p other "$(WITH)")
+	@$(if $(WITH),$(PYTHON) scripts/execute.py notebooks/10_comparison.ipynb $(COMPARED) -p study params/$(STUDY).yaml -p before "$(WITH)")
 	@$(PYTHON) scripts/report.py params/$(STUDY).yaml artifacts/$(STUDY)/report $(if $(WITH),$(COMPARED))
 
 status: install

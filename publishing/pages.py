@@ -34,24 +34,32 @@ TABLES = {  # by file name, in the order on the page; others follow
     "cross_domain": "Across domains",
     "deployment": "The student as one file, in 32 and in 8 bits",
 }
-FIGURES = {  # by how their names begin, in the order on the page; others follow
-    "The method": ("overview",),
-    "Accuracy of every method": ("accuracy",),
-    "Accuracy against cost": ("pareto",),
-    "Cost": ("efficiency",),
-    "Ablations": ("ablation",),
-    "Across domains": ("cross_domain",),
-    "CMC": ("cmc",),
-    "The Mixture-of-Experts beside its experts": ("moe",),
-    "What the gate learnt": ("gate",),
-    "Students beside their teachers": ("students",),
-    "Maps of the embeddings": ("embedding",),
-    "What the student finds, from the worst query to the best": ("ranked-student",),
-    "Where the student errs and its teacher does not": ("errs",),
-    "What the experts find": ("ranked",),
-    "Training": ("training", "pretraining", "captions"),
-    "The data": ("samples", "dataset_statistics"),
-    "Other figures": ("",),
+BARS = "Bars: means over the seeds; dots: seeds; whiskers: 95 % intervals over the seeds (Student's t)."
+LISTS = "Ticked and green: right; crossed and red: wrong; grey: after all right ones were found."
+MAPS = (
+    "t-SNE of some identities of the gallery, first seed; how far groups are apart, and in what direction, means nothing."
+)
+FIGURES = {  # how their names begin and what to know of them, in the order on the page; others follow
+    "The method": (("overview",), ""),
+    "Accuracy of every method": (("accuracy",), BARS),
+    "Accuracy against cost": (("pareto",), "Whiskers: 95 % intervals over the seeds (Student's t)."),
+    "Cost": (("efficiency",), "Medians; all axes are logarithmic."),
+    "Ablations": (("ablation",), "Whiskers: 95 % intervals over identities, their queries and seeds."),
+    "Across domains": (("cross_domain",), "Means over the seeds."),
+    "CMC": (("cmc",), "Lines: means over the seeds; bands: from the worst seed to the best."),
+    "The Mixture-of-Experts beside its experts": (("moe",), BARS),
+    "What the gate learnt": (
+        ("gate",),
+        "Boxes: quartiles of the gate's weight, first seed; in brackets how many pictures.",
+    ),
+    "Students beside their teachers": (("students",), BARS),
+    "Maps of the embeddings": (("embedding",), MAPS),
+    "What the student finds, from the worst query to the best": (("ranked-student",), LISTS),
+    "Where the student errs and its teacher does not": (("errs",), LISTS),
+    "What the experts find": (("ranked",), LISTS),
+    "Training": (("training", "pretraining", "captions"), "First seed; dotted: pictures are of another size from here on."),
+    "The data": (("samples", "dataset_statistics"), ""),
+    "Other figures": (("",), ""),
 }
 MEASURED = ("deployment",)  # tables that notebooks before the report make of networks: no edit of the results changes them
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -158,9 +166,10 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
         lines += [f"As a file: {', '.join(links)}"] * bool(links)
     figures = sorted((folder / "figures").glob(f"*{suffix}"))
     lines += ["## Figures"] * bool(figures)
-    for heading, begins in FIGURES.items():
+    for heading, (begins, known) in FIGURES.items():
         own = [file for file in figures if file.stem.startswith(begins)]
-        lines += [f"### {heading}"] * bool(own) + [f"![{file.stem}](figures/{file.name})" for file in own]
+        lines += [f"### {heading}", *[known] * bool(known)] * bool(own)
+        lines += [f"![{file.stem}](figures/{file.name})" for file in own]
         figures = [file for file in figures if file not in own]
     return lines
 
