@@ -176,17 +176,18 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
 
 def _claims(file: Path, verdict: Callable[[str], str]) -> list[str]:
     """How often each verdict was given, how often by chance alone, and the ledger."""
-    ledger = pd.read_csv(file, keep_default_na=False, dtype=str)
+    ledger, numbers = pd.read_csv(file, keep_default_na=False, dtype=str), pd.read_csv(file)
     given = ledger["verdict"].value_counts()
     counts = ", ".join(f"*{word}* {given[word]}" for word in VERDICTS if word in given)
-    corrected = ledger["basis"].str.extract(f"(also|not) {claims.CORRECTED}").dropna()
-    if len(corrected):
-        many = int(corrected[1].iloc[0])
+    asked = claims.questions(numbers)
+    if len(asked):
+        many, stand = len(asked), ((numbers["p_holm"] < claims.LEVEL) & (numbers["verdict"] != claims.UNDECIDED)).sum()
         counts += (f". Of {many} differences {BY_CHANCE * many:.1f} would hold by chance if none were real; after Holm's "
-                   f"correction for that {(corrected[0] == 'also').sum()} stand, and the basis says which")  # fmt: skip
+                   f"correction for that {stand} stand, and the basis says which")  # fmt: skip
     rows = [
         (verdict(c["verdict"]), c["claim"], c["paper"],
-         _number(c["measured"]) + (f" ({_number(c['low'])} to {_number(c['high'])})" if c["low"] else ""), c["basis"])
+         _number(c["measured"]) + (f" ({_number(c['low'])} to {_number(c['high'])})" if c["low"] else ""),
+         ": ".join(filter(None, [c["on"], c["basis"]])))
         for _, c in ledger.iterrows()
     ]  # fmt: skip
     return [f"Verdicts: {counts}.", _table(rows, ["verdict", "claim", "paper", "measured (95 % interval)", "basis"])]

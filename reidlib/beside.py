@@ -117,8 +117,7 @@ def verdicts(first: Results, second: Results) -> pd.DataFrame:
     ledgers = []
     for which, results in {"first": first, "second": second}.items():
         ledger = claims(results)
-        of_data = ledger["verdict"].ne(OPEN) | ledger["measured"].notna()
-        on = ledger["basis"].str.extract("^(.*?):", expand=False).where(of_data, "")
+        on = ledger["on"].where(ledger["verdict"].ne(OPEN) | ledger["measured"].notna(), "")
         number = ledger["measured"].map(lambda value: "" if np.isnan(value) else f"{value:.1f}".replace("-", "−"))
         own = pd.DataFrame({"claim": ledger["claim"], "measured on": on, f"{which}: verdict": ledger["verdict"],
                             f"{which}: measured": number})  # fmt: skip

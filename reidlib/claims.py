@@ -19,9 +19,9 @@ from reidlib.methods import TAUGHT, Student, label, parse, taught_by
 from reidlib.results import Results, clip, configured, costs, datasets, measured_on
 from reidlib.stats import holm
 
-COLUMNS = ["claim", "paper", "measured", "low", "high", "verdict", "basis"]
+COLUMNS = ["claim", "paper", "on", "measured", "low", "high", "p", "p_holm", "verdict", "basis"]
 HOLDS, FAILS, UNDECIDED, OPEN = VERDICTS = "holds", "does not hold", "undecided", "not measured"
-CORRECTED = r"after Holm's correction for (\d+) differences"  # so ends the basis of a verdict on a difference
+LEVEL = 0.05  # of significance, after Holm's correction
 SEEDS = 3  # fewer give no verdict on a difference between trained methods: how much they vary is hardly known then
 PUBLISHED = {"veri776": ("VeRi-776", 1678), "market1501": ("Market-1501", 3368)}  # by layout: name, queries
 NOT_CLIP = re.compile("siglip|coca", re.IGNORECASE)  # of open_clip's networks: trained otherwise than CLIP
@@ -48,33 +48,41 @@ class Claim:
 
 
 class Line(NamedTuple):
-    """A claim as measured on one data set, in percent or points. p: of a difference that has a verdict."""
+    """A claim as measured on one data set or configuration, in percent or points. p: of a difference that has a verdict."""
 
+    on: str
     measured: float
     low: float
     high: float
     verdict: str
     basis: str
-    p: float | None = None
+    p: float = np.nan
 
 
 def claims(results: Results) -> pd.DataFrame:
     """The ledger: a row for each part of a claim and each data set or configuration it was measured on.
 
-    Columns claim, paper, measured, low, high (percent or points, as the claim says; low and high bound the 95 % interval,
-    NaN where nothing varies), verdict (of VERDICTS), basis. Of a verdict on a difference that its interval gives, the basis
-    also says whether it stands with all differences of the ledger taken together (Holm 1979).
+    Columns claim, paper, on (data or networks), measured, low, high (percent or points, as the claim says; low and high bound
+    the 95 % interval, NaN where nothing varies), p (of a difference that its interval gives a verdict) and p_holm (corrected
+    for all differences of the ledger, Holm 1979), verdict (of VERDICTS), basis (in words: what it rests on).
     """
-    found = [(claim, line) for claim in CLAIMS for line in claim.measure(results, claim)]
-    # two claims may come to one question: the best taught student may be the best expert's
-    questions = list(dict.fromkeys((*line[:3], line.p) for _, line in found if line.p is not None))
-    stands, lines = dict(zip(questions, holm([p for *_, p in questions]) < 0.05)), []
-    for claim, (*numbers, verdict, basis, p) in found:
-        if p is not None and verdict != UNDECIDED:
-            also = "also" if stands[*numbers, p] else "not"
-            basis += f"; {also} {CORRECTED}".replace(r"(\d+)", str(len(questions)))
-        lines.append((f"{claim.number} {claim.statement}", claim.paper, *numbers, verdict, basis))
-    return pd.DataFrame(lines, columns=COLUMNS)
+    lines = [(f"{claim.number} {claim.statement}", claim.paper, *line) for claim in CLAIMS
+             for line in claim.measure(results, claim)]  # fmt: skip
+    ledger = pd.DataFrame(lines, columns=["claim", "paper", *Line._fields])
+    asked = questions(ledger)
+    ledger["p_holm"] = ledger["p"].map(dict(zip(asked["p"], holm(asked["p"]))))  # equal ones are equal when corrected
+    decided = ledger["p"].notna() & (ledger["verdict"] != UNDECIDED)
+    said = np.where(ledger["p_holm"] < LEVEL, "also", "not") + f" after Holm's correction for {len(asked)} differences"
+    ledger.loc[decided, "basis"] += "; " + said[decided]
+    return ledger[COLUMNS]
+
+
+def questions(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The ledger's rows about a difference that has a verdict, each question once.
+
+    Two claims may come to one: the best taught student may be the best expert's.
+    """
+    return ledger[ledger["p"].notna()].drop_duplicates(["on", "measured", "low", "high", "p"])
 
 
 def write_claims(results: Results, ledger: pd.DataFrame) -> pd.DataFrame:
@@ -93,8 +101,8 @@ def definitions() -> pd.DataFrame:
 # how they are measured: each yields lines
 
 
-def _open(basis: str) -> Line:
-    return Line(np.nan, np.nan, np.nan, OPEN, basis)
+def _open(on: str, basis: str) -> Line:
+    return Line(on, np.nan, np.nan, np.nan, OPEN, basis)
 
 
 def _verdict(low: float, high: float, bound: float) -> str:
@@ -102,14 +110,14 @@ def _verdict(low: float, high: float, bound: float) -> str:
     return HOLDS if low >= bound else FAILS if high < bound else UNDECIDED
 
 
-def _difference(found: Comparison, basis: str) -> Line:
+def _difference(on: str, found: Comparison, basis: str) -> Line:
     """A difference in percent or points, claimed to be above zero, and its verdict where there are the seeds for one."""
     numbers = [100 * value for value in found[:3]]
     if np.isnan(found.low):
-        return Line(*numbers, OPEN, f"{basis}; the queries of one identity give no interval")
+        return Line(on, *numbers, OPEN, f"{basis}; the queries of one identity give no interval")
     if found.seeds < SEEDS:
-        return Line(*numbers, OPEN, f"{basis}; a difference between trained methods needs at least {SEEDS} seeds")
-    return Line(*numbers, HOLDS if found.low > 0 else FAILS if found.high <= 0 else UNDECIDED, basis, found.p)
+        return Line(on, *numbers, OPEN, f"{basis}; a difference between trained methods needs at least {SEEDS} seeds")
+    return Line(on, *numbers, HOLDS if found.low > 0 else FAILS if found.high <= 0 else UNDECIDED, basis, found.p)
 
 
 def _stand_ins(results: Results) -> str:
@@ -150,14 +158,14 @@ def _chosen(results: Results, dataset: str, student: bool = False) -> str:
     return f" (best {'student' if student else 'expert'} chosen {how})"
 
 
-def _basis(data: str, found: Comparison, detail: str = "") -> str:
+def _basis(found: Comparison, detail: str = "") -> str:
     """What a number with an interval rests on, in words."""
     counts = f"{found.queries} queries" + (f" of {found.identities} identities" if found.identities else "")
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
     varied = [*["identities"] * bool(found.identities), "queries", *["seeds"] * (found.seeds > 1)]
     over = "queries alone" if len(varied) == 1 else f"{', '.join(varied[:-1])} and {varied[-1]}"
     unknown = "" if found.identities else "; identities were not kept, so it may be too narrow"
-    return f"{data}: {detail}{counts}, {seeds}, 95 % interval over {over} ({'paired ' * bool(detail)}bootstrap){unknown}"
+    return f"{detail}{counts}, {seeds}, 95 % interval over {over} ({'paired ' * bool(detail)}bootstrap){unknown}"
 
 
 def _gains(results: Results, claim: Claim, better: str, worse: str, limit: bool = False) -> Iterator[Line]:
@@ -170,14 +178,14 @@ def _gains(results: Results, claim: Claim, better: str, worse: str, limit: bool 
         found = gain(rows, evaluations, a, b, dataset) if b else None
         if found is None:
             both = f"both {label(a)} and {label(b)}" if b else "a student taught by a single expert"
-            yield _open(f"{_data(results, dataset)}: the study has not {both}")
+            yield _open(_data(results, dataset), f"the study has not {both}")
             continue
         how = _chosen(results, dataset, worse == BEST_TAUGHT) if {better, worse} & {*chosen} else ""
-        basis = _basis(_data(results, dataset), found, f"{label(a)} − {label(b)}{how}, ") + _recipes(results, a, b)
+        basis = _basis(found, f"{label(a)} − {label(b)}{how}, ") + _recipes(results, a, b)
         basis += _stand_ins(results)
         if limit and not np.isnan(most := headroom(rows, evaluations, dataset)):
             basis += f"; headroom: {100 * most:.1f}, were the best of experts and ensemble known for each query"
-        yield _difference(found, basis)
+        yield _difference(_data(results, dataset), found, basis)
 
 
 def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[Line]:
@@ -187,14 +195,14 @@ def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[Line]:
         spec = results.params.datasets[dataset]
         found = compare(results.rows, results.evaluations, np.positive, [(TAUGHT, dataset, dataset)])
         if spec.builtin is None and spec.layout == layout and found is not None and found.queries == queries:
-            numbers, basis = [100 * value for value in found[:3]], _basis(name, found)
+            numbers, basis = [100 * value for value in found[:3]], _basis(found)
             if others := _other_experts(results):
-                yield Line(*numbers, OPEN, f"{basis}; other experts than the paper's{others}")
+                yield Line(name, *numbers, OPEN, f"{basis}; other experts than the paper's{others}")
             else:
-                yield Line(*numbers, _verdict(*numbers[1:], float(claim.paper)), basis)
+                yield Line(name, *numbers, _verdict(*numbers[1:], float(claim.paper)), basis)
             return
     has = "; ".join(_data(results, dataset) for dataset in results.params.datasets)
-    yield _open(f"{name} was not run; this study's data: {has}")
+    yield _open("", f"{name} was not run; this study's data: {has}")
 
 
 def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Iterator[Line]:
@@ -206,12 +214,12 @@ def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Itera
         student = next((method for method in (TAUGHT, "student") if method in table.index), None)
         base = clip(table.index, results.params.experts) if than == "clip" else than
         if student is None or base not in table.index:
-            yield _open(f"{networks}: not measured by this study")
+            yield _open(networks, "not measured by this study")
             continue
         small, large = table.loc[student, metric], table.loc[base, metric]
         low = high = np.nan
         shown = [f"{x / 1e6:.3g} M" if metric == "parameters" else f"{x:.3g} ms" for x in (small, large)]
-        detail = f"{networks}: {shown[0]} against {shown[1]} ({label(base)})"
+        detail = f"{shown[0]} against {shown[1]} ({label(base)})"
         spread = rows[rows["metric"] == f"{metric}_iqr"].groupby("method")["value"].mean()
         runs = results.provenance["costs"].get(configuration or "", {}).get("runs")  # those that were timed
         if student in spread.index and base in spread.index:
@@ -224,7 +232,7 @@ def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Itera
         measured = 100 * (1 - small / large)
         bounds = (measured, measured) if np.isnan(low) else (low, high)
         verdict = _verdict(*bounds, float(claim.paper))
-        yield Line(measured, low, high, verdict, detail + ("" if configuration else _stand_ins(results)))
+        yield Line(networks, measured, low, high, verdict, detail + ("" if configuration else _stand_ins(results)))
 
 
 def _falls(results: Results, claim: Claim, conventional: str, relative: bool) -> Iterator[Line]:
@@ -233,7 +241,7 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
     tested = [*names, *(name for name, dataset in results.params.datasets.items() if dataset.test_only)]
     crossed = [(train, test) for train in names for test in tested if train != test]
     if not crossed:
-        yield _open("one data set, so nothing to cross")
+        yield _open("", "one data set, so nothing to cross")
     for train, test in crossed:
         where = f"{_data(results, train)} → {_data(results, test)}"
         base = test if test in names else train  # where nothing was trained on the target
@@ -242,7 +250,7 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
         fall = lambda there, home: 1 - there / home if relative else home - there  # noqa: B023, E731
         found = compare(rows, results.evaluations, lambda a, b, c, d: fall(a, b) - fall(c, d), cells)  # noqa: B023
         if found is None:
-            yield _open(f"{where}: the study has not both {label(other)} and {label(TAUGHT)}")
+            yield _open(where, f"the study has not both {label(other)} and {label(TAUGHT)}")
             continue
         ours, theirs = (compare(rows, results.evaluations, fall, pair) for pair in (cells[2:], cells[:2]))
         unit = "%" if relative else "points"
@@ -253,7 +261,7 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
             f"{label(other)}{how} by {100 * theirs.mean:.1f}; "
         )
         recipes = _recipes(results, TAUGHT, other)
-        yield _difference(found, _basis(where, found, detail) + recipes + _stand_ins(results))
+        yield _difference(where, found, _basis(found, detail) + recipes + _stand_ins(results))
 
 
 ABOVE = "the 95 % interval is above 0"

@@ -73,7 +73,7 @@ def only(ledger: pd.DataFrame, number: str) -> pd.DataFrame:
 
 def test_gains_on_both_sides_of_zero():
     ledger = ledger_of(params(), *made())
-    assert list(ledger.columns) == ["claim", "paper", "measured", "low", "high", "verdict", "basis"]
+    assert list(ledger.columns) == ["claim", "paper", "on", "measured", "low", "high", "p", "p_holm", "verdict", "basis"]
     selection = only(ledger, "1")
     assert selection["measured"][0] == pytest.approx(-2) and selection["verdict"][0] == "does not hold"
     assert selection["verdict"][1] == "not measured" and "moe" in selection["basis"][1].lower()
@@ -82,9 +82,9 @@ def test_gains_on_both_sides_of_zero():
     assert only(ledger, "4b")["verdict"].tolist() == ["holds", "does not hold"]
     assert only(ledger, "4c")["measured"].tolist() == pytest.approx([8, 30])
     assert only(ledger, "4d")["measured"].tolist() == pytest.approx([18, 20])
-    basis = only(ledger, "4d")["basis"]
-    assert basis[0].startswith("a: ") and "6 queries, 3 seeds" in basis[0] and "align stand in" in basis[0]
-    assert basis[1].startswith("b (drawn by the library)")
+    assert only(ledger, "4d")["on"].tolist() == ["a", "b (drawn by the library)"]
+    basis = only(ledger, "4d")["basis"][0]
+    assert "6 queries, 3 seeds" in basis and "align stand in" in basis
 
 
 def test_a_gain_whose_interval_holds_zero_is_undecided():
@@ -112,10 +112,12 @@ def test_holms_correction_is_over_the_ledgers_differences():
     # where one expert alone has taught, 4e asks what 4c asks, on a and on b: that is one question
     assert given[0].notna().equals(differences) and set(given[1].dropna()) == {str(differences.sum() - 2)}
     assert set(given[0].dropna()) == {"also"}  # nothing varies, so nothing is left to chance
+    assert ledger["p"].notna().equals(differences) and ledger["p_holm"].notna().equals(differences)
     weak = {("a", "a"): {"student": 0.4, "student+kd:clip": 0.44, "student+kd:moe": 0.44, "expert:clip": 0.5}}
     ledger = ledger_of(params(), *made(weak, queries=60, noise=0.05))
     row = only(ledger, "4b").iloc[0]
     assert row["verdict"] == "holds" and row["basis"].endswith("; not after Holm's correction for 3 differences")
+    assert row["p"] < 0.05 < row["p_holm"] <= 3 * row["p"] and len(claims.questions(ledger)) == 3
     assert only(ledger, "4c")["verdict"][0] == "undecided" and "Holm" not in only(ledger, "4c")["basis"][0]
 
 
@@ -280,7 +282,7 @@ def test_reductions_of_this_study_and_of_the_papers_configuration():
     untold = only(ledger_of(params(), pd.concat([rows, costs(measured)]), evaluations), "3b")
     assert np.isnan(untold["low"]).all() and untold["measured"].tolist() == time["measured"].tolist()
     assert "6 M against 100 M" in parameters["basis"][0]
-    assert "random weights" in time["basis"][1]
+    assert "random weights" in time["on"][1]
     few = measured | {"student+kd:moe": (6.1e6, 4, 0.2)}
     rows = pd.concat([rows, costs({m: few[m] for m in ("moe:soft", "student+kd:moe")})])
     ledger = ledger_of(params(), rows, evaluations)
@@ -309,8 +311,9 @@ def test_falls_in_points_and_relative_against_both_conventions():
         assert only(ledger, number)["verdict"].tolist() == ["does not hold", "holds"]
     assert only(ledger, "5b")["measured"].tolist() == pytest.approx([20 - 25, 100 / 3 - 1500 / 58])
     assert only(ledger, "5d")["measured"].tolist() == pytest.approx([12.5 - 25, 40 - 1500 / 58])
-    basis = only(ledger, "5a")["basis"][1]
-    assert basis.startswith("b (drawn by the library) → a: Student + KD from MoE falls by 15.0 points, CLIP expert (b")
+    on, basis = only(ledger, "5a").loc[1, ["on", "basis"]]
+    assert on == "b (drawn by the library) → a"
+    assert basis.startswith("Student + KD from MoE falls by 15.0 points, CLIP expert (b")
     assert ") by 20.0; 6 queries" in basis
     one = {pair: own for pair, own in MAP.items() if pair == ("a", "a")}
     ledger = ledger_of(params(lambda tree: tree["datasets"].pop("b")), *made(one))
@@ -324,8 +327,9 @@ def test_where_nothing_was_trained_on_the_target_the_fall_is_below_a_methods_own
     assert only(ledger, "5a")["measured"].tolist() == pytest.approx([20 - 13])
     assert only(ledger, "5b")["measured"].tolist() == pytest.approx([100 / 3 - 1300 / 58])
     assert only(ledger, "5c")["measured"].tolist() == pytest.approx([5 - 13])
-    basis = only(ledger, "5a")["basis"][0]
-    assert basis.startswith("a → b (drawn by the library): Student + KD from MoE falls by 13.0 points below its own on a,")
+    on, basis = only(ledger, "5a").loc[0, ["on", "basis"]]
+    assert on == "a → b (drawn by the library)"
+    assert basis.startswith("Student + KD from MoE falls by 13.0 points below its own on a,")
     assert only(ledger, "4d")["measured"].tolist() == pytest.approx([18])  # no other claim is measured there
 
 

@@ -27,11 +27,11 @@ moe: {{gates: [soft], width: 8, recipe: *r}}
 student: {{encoder: {{name: "timm:test_efficientnet"}}, recipe: *r}}
 distillation: {{teachers: [moe], terms: {{logit: 1}}}}
 """
-CLAIMS = """claim,paper,measured,low,high,verdict,basis
-The student learns | and wins,more,4.1,2.0,6.2,holds,"people, 3 seeds; also after Holm's correction for 23 differences"
-The mixture wins,more,-0.3,-1.0,-0.1,does not hold,"people, 3 seeds"
-The gate wins,more,0.2,-0.1,0.5,undecided,"people, 3 seeds"
-75.2 % mAP on VeRi-776,75.2 %,,,,not measured,VeRi-776 was not run
+CLAIMS = """claim,paper,on,measured,low,high,p,p_holm,verdict,basis
+The student learns | and wins,more,people,4.1,2.0,6.2,0.001,0.003,holds,3 seeds; also after Holm's correction for 3 differences
+The mixture wins,more,people,-0.3,-1.0,-0.1,0.03,0.06,does not hold,3 seeds; not after Holm's correction for 3 differences
+The gate wins,more,people,0.2,-0.1,0.5,0.4,0.4,undecided,3 seeds
+75.2 % mAP on VeRi-776,75.2 %,,,,,,,not measured,VeRi-776 was not run
 """
 pytestmark = pytest.mark.filterwarnings("ignore:.*'myst_parser.*is deprecated")  # it is not ours to mend
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -257,8 +257,8 @@ def test_readme_lists_what_exists(tmp_path):
     text = report.write_readme(study, study.folder).read_text()
     wanted = [
         "# A study of 100 % made-up numbers", NOTE, "CLIP ViT-B/16",
-        "## The paper's claims", "Of 23 differences 0.6 would hold by chance", "correction for that 1 stand",
-        "🟢 holds", "🔴 does not hold", "🟡 undecided", "⚪ not measured",
+        "## The paper's claims", "Of 3 differences 0.1 would hold by chance", "correction for that 1 stand",
+        "🟢 holds", "people: 3 seeds; also after Holm's", "🔴 does not hold", "🟡 undecided", "⚪ not measured",
         "### Accuracy", "81.0 ± 2.5", "### Across domains", "53.7 ± 2.5",
         "figures/accuracy.png", "figures/ranked-student-people.png", "figures/surprise.png",
         "notebooks/01_data.ipynb", "notebooks/02_experts-clip.ipynb", "notebooks/08_report.ipynb", "def456",

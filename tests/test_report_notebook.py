@@ -125,7 +125,7 @@ def test_the_report_follows_an_edited_row_and_leaves_what_is_published(tmp_path,
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"main", "ablation_grid", "ablation_kd", "ablation_sizes", "cross_domain"}
     moved = pd.read_csv(second / "claims.csv")["measured"] - ledger["measured"]
-    kd = ledger["claim"].str.startswith("4d") & ledger["basis"].str.startswith("people")
+    kd = ledger["claim"].str.startswith("4d") & ledger["on"].str.startswith("people")
     assert moved[kd].tolist() == pytest.approx([-12.3], abs=0.011)
     assert "20 queries of 10 identities, 2 seeds" in ledger.loc[kd, "basis"].item()
     assert contents(folder) == published and not (tmp_path / "artifacts").exists()
