@@ -6,8 +6,10 @@ OnnxNetwork("student.onnx")(pictures)                as a network of torch, for 
 """
 
 import copy
+import io
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -106,6 +108,7 @@ def quantize(file: str | Path, target: str | Path, pictures: np.ndarray) -> Path
         convolutions = [node for node in onnx.load(str(ready)).graph.node if node.op_type == "Conv"]
         in_float = [node.name for node in convolutions[:FLOAT]]
 
+        @redirect_stdout(io.StringIO())  # calibration tells of its progress there
         def write() -> None:
             quantize_static(
                 str(ready), str(target), _reader(some), quant_format=QuantFormat.QDQ, per_channel=True,
@@ -213,7 +216,9 @@ def comparison(
             *(EmbeddingSet(found[part], of.pid, of.camid) for part, of in (("query", query), ("gallery", gallery)))
         )
         size = (
-            network.file.stat().st_size if isinstance(network, OnnxNetwork) else sum(p.nbytes for p in network.parameters())
+            network.file.stat().st_size
+            if isinstance(network, OnnxNetwork)
+            else sum(t.nbytes for t in [*network.parameters(), *network.buffers()])
         )
         rows.append((name, 100 * scores.mAP, 100 * scores.cmc[0], f"{cosine.min():.4f}, {cosine.mean():.4f}",
                      1e3 * np.median(latency[name]), len(many) / np.median(batch[name]), size / 1e6))  # fmt: skip
