@@ -108,15 +108,15 @@ def quantize(file: str | Path, target: str | Path, pictures: np.ndarray) -> Path
         convolutions = [node for node in onnx.load(str(ready)).graph.node if node.op_type == "Conv"]
         in_float = [node.name for node in convolutions[:FLOAT]]
 
-        @redirect_stdout(io.StringIO())  # calibration tells of its progress there
         def write() -> None:
-            quantize_static(
-                str(ready), str(target), _reader(some), quant_format=QuantFormat.QDQ, per_channel=True,
-                nodes_to_exclude=in_float, op_types_to_quantize=["Conv", "Gemm"], weight_type=QuantType.QInt8,
-                activation_type=QuantType.QUInt8, calibrate_method=CalibrationMethod.Percentile,
-                extra_options={"CalibPercentile": 99.99},
-                reduce_range=True,  # weights of 7 bits: with 8, sums overflow on CPUs without VNNI, and nothing says so
-            )  # fmt: skip
+            with redirect_stdout(io.StringIO()):  # calibration tells of its progress there
+                quantize_static(
+                    str(ready), str(target), _reader(some), quant_format=QuantFormat.QDQ, per_channel=True,
+                    nodes_to_exclude=in_float, op_types_to_quantize=["Conv", "Gemm"], weight_type=QuantType.QInt8,
+                    activation_type=QuantType.QUInt8, calibrate_method=CalibrationMethod.Percentile,
+                    extra_options={"CalibPercentile": 99.99},
+                    reduce_range=True,  # weights of 7 bits: with 8, sums overflow on CPUs without VNNI, and nothing says so
+                )  # fmt: skip
 
         write()
         coarse = _coarse(ready, Path(target), some, Path(folder))
