@@ -192,7 +192,7 @@ def test_variants_may_be_trained_with_fewer_seeds(tmp_path):
     variants = [variant for found in agenda.variants(study.params).values() for variant in found]
     assert len(variants) == 8 and all(seeds[variant] == {0} for variant in variants)
     assert seeds["student"] == seeds["student+kd:moe"] == seeds["moe:top1"] == seeds["expert:clip"] == {0, 1}
-    assert "Variants of the student have seed 0 alone." in study.params.remark
+    assert "Variants of the student have seed 0 alone, and so has what stands beside them." in study.params.remark
 
 
 def test_nothing_is_trained_on_a_set_for_testing_alone(tmp_path):
