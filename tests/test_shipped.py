@@ -146,9 +146,11 @@ def test_what_is_not_trained_is_not_shipped(tmp_path):
         ship(study.plan.training(*STUDENT), study.store, tmp_path / "trained")
 
 
-def test_what_comes_with_the_project_is_what_its_params_ask_for():
+@pytest.mark.parametrize("name", ["market1501", "cuhk03"])
+def test_what_comes_with_the_project_is_what_its_params_ask_for(name):
     """As far as can be told without the data: a key that the schema gains must not have it all trained anew."""
-    study = params.load(ROOT / "params/market1501.yaml")
+    study = params.load(ROOT / f"params/{name}.yaml")
+    (trained_on,) = agenda.trained(study)
     variants = [variant for found in agenda.variants(study).values() for variant in found]
     students = [method for method in [*agenda.methods(study), *variants] if parse(method).kind.startswith("student")]
     specs = {method: agenda.varied(study, parse(method))[0] for method in students}
@@ -156,10 +158,10 @@ def test_what_comes_with_the_project_is_what_its_params_ask_for():
     wanted = {}
     for method, spec in specs.items():
         seeds = study.ablations.seeds if method in variants else study.seeds
-        wanted |= {f"{folder_name(f'{method} market1501 seed {seed}')}.safetensors": spec for seed in seeds}
+        wanted |= {f"{folder_name(f'{method} {trained_on} seed {seed}')}.safetensors": spec for seed in seeds}
     files = {file.name: file for file in (ROOT / study.shipped).glob("*.safetensors")}
     assert set(files) == set(wanted)
-    for name, spec in wanted.items():
-        inputs = read_record(files[name])["inputs"]
-        assert inputs["encoder"] == plain(spec.encoder.model_copy(update={"weights": None})), name
-        assert inputs["recipe"] == plain(spec.recipe), name
+    for file, spec in wanted.items():
+        inputs = read_record(files[file])["inputs"]
+        assert inputs["encoder"] == plain(spec.encoder.model_copy(update={"weights": None})), file
+        assert inputs["recipe"] == plain(spec.recipe), file
