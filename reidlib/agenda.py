@@ -21,7 +21,7 @@ class Evaluated(NamedTuple):
 
 
 def trained(params: StudyParams) -> list[str]:
-    """The data sets that methods are trained on; all are tested on."""
+    """The data sets that methods are trained on, each alone; all are tested on."""
     return [name for name, spec in params.datasets.items() if not spec.test_only]
 
 
@@ -90,9 +90,19 @@ def overruled(params: StudyParams) -> list[str]:
     return _names([Moe(gate="top1", expert=name) for name in params.experts if "top1" in params.moe.gates])
 
 
+def mixture(params: StudyParams) -> list[str]:
+    """The data sets that experts and gate are trained on all at once, too; none where the study doesn't."""
+    return params.mixed if isinstance(params.mixed, list) else trained(params) * params.mixed
+
+
 def mixed(params: StudyParams) -> str | None:
-    """The name of all data sets at once, where the study trains on them."""
-    return "+".join(trained(params)) if params.mixed else None
+    """The name of the mixture."""
+    return "+".join(mixture(params)) or None
+
+
+def learnt(params: StudyParams) -> list[str]:
+    """The data sets whose training pictures anything is trained on, alone or in the mixture."""
+    return list(dict.fromkeys([*trained(params), *mixture(params)]))
 
 
 def mixed_methods(params: StudyParams) -> list[str]:

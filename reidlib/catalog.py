@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reidlib.agenda import trained
+from reidlib.agenda import learnt, trained
 from reidlib.content import digest
 from reidlib.data import DataError, Dataset, load, mixed, validation_split
 from reidlib.data.hashes import file_hashes
@@ -44,7 +44,7 @@ class Catalog:
         root = self._drawn(spec) if spec.builtin else data_root / spec.root
         places = [folder / os.path.expanduser(spec.table) for folder in (self.root, data_root, root)] if spec.table else []
         options = {"table": next((file for file in places if file.is_file()), places[0])} if places else {}
-        dataset = load(spec.layout, root, trained=not spec.test_only, **options)
+        dataset = load(spec.layout, root, trained=name in learnt(self.params), **options)
         return validation_split(dataset, self.validation, seed=0) if self.validation else dataset
 
     def _drawn(self, spec: DatasetParams) -> Path:
@@ -76,7 +76,7 @@ class Catalog:
             for part in ("query", "gallery")
         )
         found = []
-        for other in trained(self.params):  # another set's pictures may be these as well
+        for other in learnt(self.params):  # another set's pictures may be these as well
             train = set(file_hashes(self.frame(other, "train")["path"], self.hash_cache))
             if leaked := query["bytes"].isin(train).sum() + gallery["bytes"].isin(train).sum():
                 where = "train" if other == name else f"{other}'s train"
@@ -94,7 +94,7 @@ class Catalog:
     def labels(self, name: str) -> np.ndarray:
         """Training identities numbered from 0, int64 [N]. Raises DataError where a data set is for testing alone."""
         for part in name.split("+"):
-            if part in self.params.datasets and self.params.datasets[part].test_only:
+            if part in self.params.datasets and part not in learnt(self.params):
                 others = ", ".join(trained(self.params))
                 raise DataError(f"nothing is trained on '{part}', which is test_only; this study trains on {others}")
         return np.unique(self.frame(name, "train")["pid"], return_inverse=True)[1].astype(np.int64)

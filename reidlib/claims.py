@@ -201,8 +201,8 @@ def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[Line]:
             else:
                 yield Line(name, *numbers, _verdict(*numbers[1:], float(claim.paper)), basis)
             return
-    has = "; ".join(_data(results, dataset) for dataset in results.params.datasets)
-    yield _open("", f"{name} was not run; this study's data: {has}")
+    has = "; ".join(_data(results, dataset) for dataset in datasets(results.rows))
+    yield _open("", f"nothing was trained on {name}; this study trains on {has}")
 
 
 def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Iterator[Line]:

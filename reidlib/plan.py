@@ -60,8 +60,8 @@ class Plan:
 
         for wanted in agenda.evaluations(self.params):
             add(self.evaluation(*wanted))
-        for name, spec in self.params.datasets.items():
-            for part in ("query", "gallery", *["train"] * (not spec.test_only)):
+        for name in self.params.datasets:
+            for part in ("query", "gallery", *["train"] * (name in agenda.learnt(self.params))):
                 add(self.pixels(name, part))
         for configuration in self.configurations:
             add(self.costs(configuration))

@@ -206,3 +206,19 @@ def test_nothing_is_trained_on_a_set_for_testing_alone(tmp_path):
     for wrong in ({"mixed": True}, {"ablations.datasets": ["people"]}, {"datasets.vehicles.test_only": True}):
         with pytest.raises(ParamsError, match="to train on|is trained on"):
             open_study(tiny.write(tmp_path, "wrong", changes | wrong))
+
+
+def test_a_set_can_be_trained_on_in_the_mixture_alone(tmp_path):
+    """As it would be if it were trained on alone, too."""
+    whole = open_study(tiny.write(tmp_path, "whole"))
+    study = open_study(tiny.write(tmp_path, "part", {"datasets.people.test_only": True, "mixed": ["vehicles", "people"]}))
+    trained = {of.train for of in agenda.evaluations(study.params)}
+    assert trained == {"vehicles", "vehicles+people"}
+    assert {of.train for of in agenda.evaluations(whole.params)} == trained | {"people"}
+    assert "pixels people train" in study.plan.units()
+    for method in agenda.mixed_methods(study.params):
+        of = agenda.Evaluated(method, "vehicles+people", "people", 0)
+        assert study.plan.evaluation(*of).key == whole.plan.evaluation(*of).key, method
+    for other, why in (([], "at least 2"), (["people"], "once"), (["vehicle"], "did you mean 'vehicles'")):
+        with pytest.raises(ParamsError, match=why):
+            open_study(tiny.write(tmp_path, "wrong", {"mixed": ["people", *other]}))

@@ -50,7 +50,7 @@ class DatasetParams(Strict):
     table: str | None = Field(None, description="of the layout csv: its table, absolute or below the project's folder")
     builtin: Builtin | None = None
     title: str | None = Field(None, description="the name to print, where it differs from the key")
-    test_only: bool = Field(False, description="nothing is trained on it; methods trained elsewhere are tested on it")
+    test_only: bool = Field(False, description="nothing is trained on it alone; methods trained elsewhere are tested on it")
 
     @model_validator(mode="after")
     def one_source(self):
@@ -191,8 +191,8 @@ class StudyParams(Strict):
     best_expert: dict[str, str] = Field({}, description="by data set, the expert to beat: chosen on validation identities")
     flip_test: bool = Field(False, description="test with the mean of each picture's embedding and its mirror image's")
     ablations: AblationParams | None = None
-    mixed: bool = Field(
-        False, description="also train on all data sets at once, for as many steps as on one: see epochs_of"
+    mixed: bool | Annotated[list[str], EachOnce, Field(min_length=2)] = Field(
+        False, description="also train experts and gate on all data sets at once, or on these: see epochs_of"
     )
     pretraining: PretrainingParams | None = None
     profiling: ProfilingParams = ProfilingParams()
@@ -297,9 +297,12 @@ class StudyParams(Strict):
                 raise ValueError(f"ablations.seeds: some of {self.seeds}, the first, which figures show, among them")
         if self.release and (self.release.dataset not in self.datasets or self.datasets[self.release.dataset].test_only):
             raise ValueError(f"release.dataset: nothing is trained on '{self.release.dataset}'")
-        if sum(not spec.test_only for spec in self.datasets.values()) < 1 + self.mixed:
-            wanted = "two data sets or more" if self.mixed else "a data set"
-            raise ValueError(f"{'mixed: true' if self.mixed else 'a study'} wants {wanted} to train on")
+        if sum(not spec.test_only for spec in self.datasets.values()) < 1 + (self.mixed is True):
+            wanted = "two data sets or more" if self.mixed is True else "a data set"
+            raise ValueError(f"{'mixed: true' if self.mixed is True else 'a study'} wants {wanted} to train on")
+        for name in self.mixed if isinstance(self.mixed, list) else []:
+            if name not in self.datasets:
+                raise ValueError(f"mixed: no data set '{name}'{nearest(name, list(self.datasets))}")
         miniatures = [name for name, e in self.experts.items() if e.encoder.miniature is not None]
         if miniatures and self.pretraining is None:
             raise ValueError(f"experts.{miniatures[0]} is a miniature, so 'pretraining' must say how it is pretrained")
