@@ -513,6 +513,19 @@ def test_gate_weights_by_group():
 
 
 @pytest.mark.filterwarnings("error")  # such as of what the next release of a library drops
+def test_one_weight_for_all_is_a_curve_with_its_best_named_and_the_gates_beside_it():
+    curve = pd.DataFrame({"weight": [0, 0.5, 1], "mAP": [0.6, 0.8, 0.7]})
+    gates = pd.DataFrame({"method": ["moe:soft", "moe:quality"], "weight": [0.4, 0.6], "mAP": [0.75, 0.82]})
+    axes = figures.constant_weights(curve, gates, "clip").axes[0]
+    line, *marks = axes.lines
+    assert line.get_ydata().tolist() == pytest.approx([60, 80, 70])
+    assert [(m.get_xdata()[0], m.get_ydata()[0]) for m in marks] == [pytest.approx((0.4, 75)), pytest.approx((0.6, 82))]
+    assert [text.get_text() for text in axes.texts] == ["best: 80.0 at 0.5"]
+    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert shown == ["one weight for all pictures", "MoE, soft gate: 75.0", "MoE, quality gate: 82.0"]
+    assert len(figures.constant_weights(curve, gates[:0], "clip").axes[0].lines) == 1  # no gate that weighs
+
+
 def test_gate_weights_by_several_columns():
     weights = pd.DataFrame({
         "camid": [3, 1, 20, 1], "type": ["van", "sedan", None, "van"], "domain": ["vehicles"] * 3 + ["people"],

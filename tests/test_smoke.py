@@ -99,7 +99,7 @@ def test_tables_figures_and_provenance_are_written(project):
             assert (folder / "tables" / f"{table}.{ending}").stat().st_size > 0
     figures = [
         "overview", "accuracy", "cmc-vehicles", "pareto", "ablation-kd", "ablation-teachers", "cross_domain", "gate-people",
-        "gate-mixed", "embedding-people", "ranked-student-vehicles", "errs-vehicles", "training-clip",
+        "gate-constant-vehicles", "gate-mixed", "embedding-people", "ranked-student-vehicles", "errs-vehicles", "training-clip",
     ]  # fmt: skip
     for figure in figures:
         assert (folder / "figures" / f"{figure}.png").exists() and (folder / "figures" / f"{figure}.svg").exists()

@@ -127,6 +127,27 @@ def gate_weights(weights: pd.DataFrame, experts: Sequence[str], by: str | Sequen
 
 
 @styled
+def constant_weights(curve: pd.DataFrame, gates: pd.DataFrame, expert: str) -> Figure:
+    """mAP over one weight of the first expert for all pictures, and the gates at their mean weights.
+
+    curve: columns weight, mAP (a fraction). gates: those and method. Both as `weighing` has them. expert: the first one's name.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
+    best = curve.loc[curve["mAP"].idxmax()]
+    axes.plot(curve["weight"], 100 * curve["mAP"], "o-", color=INK, ms=3, label="one weight for all pictures")
+    told = f"best: {100 * best['mAP']:.1f} at {best['weight']:.1f}"
+    axes.annotate(told, (best["weight"], 100 * best["mAP"]), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+    for place, gate in enumerate(gates.itertuples()):
+        style = {"marker": "DsPX"[place % 4], "color": PALETTE[(1, 0, 2, 3)[place % 4]], "markeredgecolor": INK}
+        named = f"{label(gate.method)}: {100 * gate.mAP:.1f}"
+        axes.plot(gate.weight, 100 * gate.mAP, ls="", ms=8, label=named, zorder=3, **style)
+    axes.set(xlabel=f"weight of the {label(Expert(name=expert))} (gates: mean over the gallery)", ylabel="mAP (%)")
+    axes.margins(y=0.15)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+@styled
 def embedding_map(panels: "dict[str, EmbeddingSet]", ids: int = 12, seed: int = 0) -> Figure:
     """t-SNE (van der Maaten and Hinton 2008) of some identities' embeddings, a panel a method; shape tells identity.
 
