@@ -92,7 +92,9 @@ def overruled(params: StudyParams) -> list[str]:
 
 def mixture(params: StudyParams) -> list[str]:
     """The data sets that experts and gate are trained on all at once, too; none where the study doesn't."""
-    return params.mixed if isinstance(params.mixed, list) else trained(params) * params.mixed
+    if isinstance(params.mixed, list):
+        return params.mixed
+    return trained(params) if params.mixed else []
 
 
 def mixed(params: StudyParams) -> str | None:
