@@ -160,7 +160,8 @@ def test_what_comes_with_the_project_is_what_its_params_ask_for(name):
         seeds = study.ablations.seeds if method in variants else study.seeds
         wanted |= {f"{folder_name(f'{method} {trained_on} seed {seed}')}.safetensors": spec for seed in seeds}
     files = {file.name: file for file in (ROOT / study.shipped).glob("*.safetensors")}
-    assert set(files) == set(wanted)
+    mixture = "-market1501+cuhk03-"  # whose networks may be there before they are asked for
+    assert {file for file in files if mixture not in file} == set(wanted)
     for file, spec in wanted.items():
         inputs = read_record(files[file])["inputs"]
         assert inputs["encoder"] == plain(spec.encoder.model_copy(update={"weights": None})), file
