@@ -18,7 +18,9 @@ from reidlib.study import Study
 def joined(experts: Sequence[EmbeddingSet], weights: Sequence[float]) -> EmbeddingSet:
     """The experts' embeddings of the same pictures as one: its cosines are the means of theirs, weighted by `weights`.
 
-    Unit vectors times the roots of their weights, side by side: (sqrt(a) x)·(sqrt(a) y) = a cos(x, y). Weights sum to 1.
+    Unit vectors times the roots of their weights, side by side: (sqrt(a) x)·(sqrt(a) y) = a cos(x, y).
+    experts: features [N, D_i] each; weights: one for each, that sum to 1. Returns features [N, sum of D_i]. Raises ValueError
+    where there are more of one than of the other.
     """
     parts = [weight**0.5 * F.normalize(expert.features) for expert, weight in zip(experts, weights, strict=True)]
     return EmbeddingSet(torch.cat(parts, dim=1), experts[0].pid, experts[0].camid)
