@@ -181,7 +181,7 @@ def _claims(file: Path, verdict: Callable[[str], str]) -> list[str]:
     counts = ", ".join(f"*{word}* {given[word]}" for word in VERDICTS if word in given)
     asked = claims.questions(numbers)
     if len(asked):
-        many, stand = len(asked), ((numbers["p_holm"] < claims.LEVEL) & (numbers["verdict"] != claims.UNDECIDED)).sum()
+        many, stand = len(asked), ((asked["p_holm"] < claims.LEVEL) & (asked["verdict"] != claims.UNDECIDED)).sum()
         counts += (f". Of {many} differences {BY_CHANCE * many:.1f} would hold by chance if none were real; after Holm's "
                    f"correction for that {stand} stand, and the basis says which")  # fmt: skip
     rows = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reidlib.agenda import learnt, trained
+from reidlib.agenda import learnt
 from reidlib.content import digest
 from reidlib.data import DataError, Dataset, load, mixed, validation_split
 from reidlib.data.hashes import file_hashes
@@ -95,7 +95,7 @@ class Catalog:
         """Training identities numbered from 0, int64 [N]. Raises DataError where a data set is for testing alone."""
         for part in name.split("+"):
             if part in self.params.datasets and part not in learnt(self.params):
-                others = ", ".join(trained(self.params))
+                others = ", ".join(learnt(self.params))
                 raise DataError(f"nothing is trained on '{part}', which is test_only; this study trains on {others}")
         return np.unique(self.frame(name, "train")["pid"], return_inverse=True)[1].astype(np.int64)
 

@@ -226,7 +226,7 @@ def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Itera
             detail += f", {measured_on(results)}"
         if runs and student in spread.index and base in spread.index:
             relative = MEDIAN / np.sqrt(runs) * np.hypot(spread[student] / small, spread[base] / large)
-            half = stdtrit(runs - 1, 0.975) * relative if runs > 1 else np.nan  # right in 93 to 98 % from 3 runs on
+            half = stdtrit(runs - 1, 0.975) * relative  # right in 93 to 98 % from 3 runs on
             low, high = (100 * (1 - small / large * (1 + sign * half)) for sign in (1, -1))
             detail += f", 95 % interval from the interquartile ranges of {runs} runs of one session"
         measured = 100 * (1 - small / large)
@@ -244,7 +244,7 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
         yield _open("", "one data set, so nothing to cross")
     for train, test in crossed:
         where = f"{_data(results, train)} → {_data(results, test)}"
-        base = test if test in names else train  # where nothing was trained on the target
+        base = test if test in names else train  # where nothing was trained on the target alone
         other = best_expert(rows, base, results.params.best_expert) if conventional == BEST else conventional
         cells = [(m, *pair) for m in (other, TAUGHT) for pair in ((train, test), (base, base))]
         fall = lambda there, home: 1 - there / home if relative else home - there  # noqa: B023, E731
@@ -255,7 +255,7 @@ def _falls(results: Results, claim: Claim, conventional: str, relative: bool) ->
         ours, theirs = (compare(rows, results.evaluations, fall, pair) for pair in (cells[2:], cells[:2]))
         unit = "%" if relative else "points"
         how = _chosen(results, base) if conventional == BEST else ""
-        below = "" if base == test else f" below its own on {_data(results, base)}, for nothing was trained on the target"
+        below = "" if base == test else f" below its own on {_data(results, base)}, as nothing learnt from the target alone"
         detail = (
             f"{label(TAUGHT)} falls by {100 * ours.mean:.1f} {unit}{below}, "
             f"{label(other)}{how} by {100 * theirs.mean:.1f}; "

@@ -61,7 +61,7 @@ class Plan:
         for wanted in agenda.evaluations(self.params):
             add(self.evaluation(*wanted))
         for name in self.params.datasets:
-            for part in ("query", "gallery", *["train"] * (name in agenda.learnt(self.params))):
+            for part in ("query", "gallery", *["train"] * (name in agenda.trained(self.params))):
                 add(self.pixels(name, part))
         for configuration in self.configurations:
             add(self.costs(configuration))

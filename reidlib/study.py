@@ -25,7 +25,7 @@ from reidlib.data.layouts import LAYOUTS
 from reidlib.gates import GATES
 from reidlib.losses import TERMS
 from reidlib.methods import Method, Moe, Start, parse
-from reidlib.params import StudyParams
+from reidlib.params import Recipe, StudyParams
 from reidlib.plan import Plan
 from reidlib.retrieval import EmbeddingSet, Evaluation
 from reidlib.sources import PROJECT, load_plugin
@@ -120,6 +120,10 @@ class Study:
             raise ValueError(f"{method} has no history: nothing in it is trained")
         return pd.read_csv(self.store.make(unit) / "history.csv")
 
+    def recipe(self, method: str | Method, dataset: str, seed: int) -> Recipe:
+        """How a network is trained there: for more or fewer epochs than the params say where they count another data set's."""
+        return self.plan.training(method, dataset, seed).inputs["recipe"]
+
     def pretraining_history(self, expert: str) -> pd.DataFrame:
         """How a miniature's pretraining went: epoch, loss."""
         return pd.read_csv(self.store.make(miniatures.pretrained(self.plan, expert)) / "history.csv")
@@ -144,8 +148,13 @@ class Study:
         return Evaluation(**arrays | {name: float(arrays[name][0]) for name in ("mAP", "mINP")})
 
     def gate_weights(self, gate: str, dataset: str, seed: int, part: str = "gallery") -> pd.DataFrame:
-        """The gate's weights for a part: its columns (path, pid, camid, type, ...) and one for each expert."""
+        """The gate's weights for a part: its columns (path, pid, camid, type, ...) and one for each expert.
+
+        Raises ValueError for what has no weights of its own: the router, which sees pictures, and what isn't trained.
+        """
         unit = self.plan.embeddings(Moe(gate=gate), dataset, seed, dataset, part)
+        if gate == "router" or "gate" not in unit.parents:
+            raise ValueError(f"moe:{gate} has no weights by embeddings; a trained gate has, such as soft")
         parts = [torch.from_numpy(x) for x in measuring.expert_embeddings(unit, self.store)]
         with torch.inference_mode():
             weights = making.load_gate(unit.parents["gate"], self.store).weights(parts).numpy()

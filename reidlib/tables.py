@@ -13,7 +13,7 @@ import pandas as pd
 from pylatexenc.latexencode import UnicodeToLatexEncoder
 
 from reidlib.comparisons import Evaluations, best_expert, by_seed, compare, gain, kd_variants, of_seeds
-from reidlib.methods import TAUGHT, Expert, Moe, Student, label, parse, taught_by
+from reidlib.methods import ELSEWHERE, TAUGHT, Expert, Moe, Student, label, parse, taught_by
 from reidlib.params import ExpertParams
 from reidlib.results import Results, at_home, clip, configured, costs, datasets, evaluated, select, summary, title
 
@@ -24,15 +24,16 @@ def main_table(
 ) -> pd.DataFrame:  # fmt: skip
     """A row a method; columns (data set, metric) in percent as "75.2 ± 1.1", the 95 % interval over the seeds.
 
-    methods: these, in this order; None: all but variants. Where all were trained on one data set, mAP on those that nothing
-    was trained on is there too.
+    methods: these, in this order; None: all but variants. Where only one data set was trained on alone, mAP on the others of
+    what was trained on it is there too.
     """
     every, shown = summary(results), datasets(results)
     rows = at_home(every)
     if len(shown) == 1:
         reached = every.loc[every["train_dataset"] == shown[0], "test_dataset"].unique()
         elsewhere = [name for name in reached if name not in shown]
-        rows = pd.concat([rows, every[every["test_dataset"].isin(elsewhere) & (every["metric"] == "mAP")]])
+        there = every[every["train_dataset"].isin([shown[0], ELSEWHERE]) & every["test_dataset"].isin(elsewhere)]
+        rows = pd.concat([rows, there[there["metric"] == "mAP"]])
         shown += elsewhere
     rows = select(rows, methods)[lambda t: t["metric"].isin(metrics)]
     methods = list(rows["method"].unique()) if methods is None else methods

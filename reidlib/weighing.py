@@ -30,7 +30,8 @@ def constant(study: Study, dataset: str, seed: int, steps: int = 10) -> pd.DataF
     """mAP on `dataset` by one weight for all pictures: columns weight, of the first expert, and mAP, a fraction.
 
     The other experts share the rest alike; a weight of 1 is the first expert alone, and the experts' equal share is the
-    concatenation. Untrained: a gate's projections could make its experts better or worse than that.
+    concatenation (with `flip_test` only nearly: there the mean of two pictures is taken before embeddings are made unit ones).
+    Untrained: the projections of a gate and of the uniform ensemble could make their experts better or worse than that.
     """
     names = list(study.params.experts)
     sides = [

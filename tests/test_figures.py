@@ -21,7 +21,7 @@ from reidlib.data import Dataset  # noqa: E402
 from reidlib.figures import pictures, style  # noqa: E402
 from reidlib.figures.cost import _apart, _front  # noqa: E402
 from reidlib.methods import ELSEWHERE, label  # noqa: E402
-from reidlib.params import EncoderParams  # noqa: E402
+from reidlib.params import EncoderParams, Recipe  # noqa: E402
 from reidlib.retrieval import EmbeddingSet, evaluate  # noqa: E402
 
 METHODS = ["pixels", "expert:clip", "moe:soft", "student", "student+kd:moe"]
@@ -501,6 +501,18 @@ def test_training_curves_have_a_panel_a_term():
     assert [len(axes.lines) for axes in figure.axes[:4]] == [2, 2, 2, 1]
     single = figures.training_curves({"a": plain[["epoch", "loss", "identity"]]})
     assert len(single.axes) == 1
+
+
+def test_training_curves_say_where_each_ones_pictures_change_their_size():
+    plain = pd.DataFrame({"epoch": range(1, 7), "loss": np.arange(6.0)})
+    of = lambda *stages: Recipe(epochs=6, lr=1e-3, stages=[{"epochs": n, "size": [8, 8]} for n in stages])  # noqa: E731
+    lines = {}
+    for case, recipes in {"alike": [of(2), of(2)], "apart": [of(2), of(1, 3)], "none": [of(), of()]}.items():
+        figure = figures.training_curves({"a": plain, "b": plain}, dict(zip("ab", recipes)))
+        drawn = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+        lines[case] = {(line.get_xdata()[0], line.get_color()) for line in drawn}
+    hues = [line.get_color() for line in figure.axes[0].lines[:2]]
+    assert lines == {"alike": {(2.5, style.INK)}, "apart": {(2.5, hues[0]), (1.5, hues[1]), (4.5, hues[1])}, "none": set()}
 
 
 def test_gate_weights_by_group():

@@ -398,6 +398,14 @@ def test_epochs_are_those_of_the_data_set_that_counts_them(tmp_path, counted, ep
         assert plan.network("student", name, 0).inputs["recipe"].epochs == wanted, name
 
 
+def test_epochs_can_be_those_of_a_set_that_is_trained_on_in_the_mixture_alone(tmp_path):
+    changes = {"epochs_of": "people", "datasets.people.test_only": True, "mixed": ["vehicles", "people"]}
+    changes |= {"datasets.people.builtin": tiny.BUILTIN | {"domain": "people", "train_ids": 4}}
+    changes |= {"student.recipe": tiny.RECIPE | {"epochs": 6, "p": 2}}
+    plan = open_study(tiny.write(tmp_path, changes=changes)).plan
+    assert plan.network("student", "vehicles", 0).inputs["recipe"].epochs == 3
+
+
 @pytest.mark.parametrize("name, why", [("peopel", "did you mean 'people'"), ("people", "nothing is trained on 'people'")])
 def test_epochs_are_of_a_data_set_that_is_trained_on(tmp_path, name, why):
     changes = {"epochs_of": name, "datasets.people.test_only": True, "mixed": None}

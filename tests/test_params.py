@@ -202,6 +202,13 @@ def test_a_batch_of_more_identities_than_are_drawn_is_refused_before_any_trainin
     assert f"{where}.recipe.p is 9" in message and "people" in message and "8" in message
 
 
+def test_a_gate_sees_no_pictures_of_another_size(refused):
+    more = {"epochs": 2, "stages": [{"epochs": 1, "size": [8, 8]}]}
+    assert "- moe: recipe.stages is for networks that see pictures" in refused(
+        {"moe.recipe": tree()["moe"]["recipe"] | more}
+    )
+
+
 def test_pretraining_on_less_than_a_batch_is_refused(refused):
     assert "pretraining" in refused({"pretraining.pictures": 3})
 

@@ -285,6 +285,14 @@ def test_peers_stand_beside_what_was_trained_where_they_are_tested_and_nowhere_e
         tables.main_table(rows[rows["method"] == "peer:small"])
 
 
+def test_what_was_trained_on_several_at_once_does_not_count_for_what_was_trained_on_one():
+    rows = pd.concat([accuracy(["student"], ["people"]), accuracy(["student"], ["people"], test="vehicles")])
+    both = rows.assign(train_dataset="people+vehicles", value=rows["value"] / 2)
+    table = tables.main_table(pd.concat([rows, both]), metrics=["mAP"])
+    pd.testing.assert_frame_equal(table, tables.main_table(rows, metrics=["mAP"]))
+    assert list(table.columns) == [("people", "mAP"), ("vehicles", "mAP")]
+
+
 # tables
 
 

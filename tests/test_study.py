@@ -195,6 +195,12 @@ def test_training_on_all_data_sets_at_once(made):
     assert list(weights["domain"].unique()) == ["vehicles", "people"]
 
 
+@pytest.mark.parametrize("gate", ["router", "concat"])
+def test_what_weighs_no_embeddings_has_no_weights(made, gate):
+    with pytest.raises(ValueError, match=f"moe:{gate} has no weights by embeddings"):
+        open_study(made[0]).gate_weights(gate, "vehicles", 0)
+
+
 def test_what_methods_cost_can_be_measured_without_training(made):
     study = open_study(made[0])
     pictures = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
@@ -231,7 +237,7 @@ def test_only_what_depends_on_a_change_is_made_again(made):
     assert anew("experts.clip.recipe.lr=0.002") == {f"expert:clip{at}"} | gates | taught - {f"student+kd:align{at}"}
     assert anew("pretraining.epochs=2") >= {"pretrain clip", "pretrain align", f"expert:clip{at}", f"expert:align{at}"}
     assert anew("distillation.terms.logit=2", "ablations.terms=[]") == taught
-    assert anew("profiling.runs=2", "title=another", "seeds=[0, 1]", "ablations.temperatures=[2]") == set()
+    assert anew("profiling.runs=4", "title=another", "seeds=[0, 1]", "ablations.temperatures=[2]") == set()
 
 
 def test_a_change_is_made_when_it_is_asked_for_and_nothing_else_is(made, monkeypatch):

@@ -45,7 +45,7 @@ TREE = {
     },
     "mixed": True,
     "pretraining": {"pictures": 16, "epochs": 1, "batch": 8},
-    "profiling": {"runs": 1, "batch": 2},
+    "profiling": {"runs": 2, "batch": 2},
 }
 
 

@@ -1,6 +1,6 @@
 """Figures of what is in the data and what networks make of it: statistics, training, gate, embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reidlib.figures.style import INK, LINES, PALETTE, WIDTH, styled
 from reidlib.methods import Expert, label
+from reidlib.params import Recipe
 
 if TYPE_CHECKING:  # they load torch, which no figure needs
     from reidlib.data import Dataset
@@ -56,12 +57,14 @@ def dataset_statistics(datasets: "dict[str, Dataset]", trained: Sequence[str] | 
 
 
 @styled
-def training_curves(histories: dict[str, pd.DataFrame], stages: Sequence[int] = ()) -> Figure:
+def training_curves(histories: dict[str, pd.DataFrame], recipes: Mapping[str, Recipe] | None = None) -> Figure:
     """Loss over epochs, and a panel for each of its terms where there are several.
 
-    histories: by label, columns epoch, loss and one for each term. stages: of how many epochs those at another size of
-    pictures are (see `Recipe.stages`); where one ends is a dotted line.
+    histories: by label, columns epoch, loss and one for each term. recipes: by the same labels; where pictures are of another
+    size from an epoch on is a dotted line, in the colour of the history where that is not the same for all.
     """
+    changes = {name: tuple(np.cumsum([s.epochs for s in recipe.stages])) for name, recipe in (recipes or {}).items()}
+    alike = len(set(changes.values())) == 1
     terms = list(dict.fromkeys(c for history in histories.values() for c in history.columns if c != "epoch"))
     terms = ["loss"] if len(terms) == 2 else terms  # a single term is the loss
     columns = min(3, len(terms))
@@ -71,11 +74,12 @@ def training_curves(histories: dict[str, pd.DataFrame], stages: Sequence[int] = 
         axes.set_axis_off()
     for axes, term in zip(grid.flat, terms):
         for place, (name, history) in enumerate(histories.items()):
+            style = {"color": PALETTE[place % len(PALETTE)], "linestyle": LINES[place % len(LINES)]}
             if term in history:
-                style = {"color": PALETTE[place % len(PALETTE)], "linestyle": LINES[place % len(LINES)]}
                 axes.plot(history["epoch"], history[term], label=name, **style)
-        for end in np.cumsum(stages):
-            axes.axvline(end + 0.5, color=INK, lw=0.8, ls=":", label="pictures of another size from here on", zorder=1)
+            for end in changes.get(name, ()):
+                hue = INK if alike else style["color"]
+                axes.axvline(end + 0.5, color=hue, lw=0.8, ls=":", label="pictures of another size from here on", zorder=1)
         axes.set(title="loss, all terms" if term == "loss" and len(terms) > 1 else term, xlabel="epoch")
         axes.set_ylabel("loss" if axes is grid[axes.get_subplotspec().rowspan.start, 0] else "")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -73,6 +73,12 @@ class MoeParams(Strict):
     router: NetworkParams | None = Field(None, description="sees the picture first and picks the one expert that runs")
 
     @model_validator(mode="after")
+    def of_embeddings(self):
+        if self.recipe.stages:  # what else is of pictures alone may stand in a recipe that several share
+            raise ValueError("recipe.stages is for networks that see pictures; a gate sees the experts' embeddings")
+        return self
+
+    @model_validator(mode="after")
     def whole_router(self):
         if "router" in self.gates and self.router is None:
             raise ValueError("gates names 'router', so 'router' must say which network it is and how it is trained")
@@ -141,7 +147,7 @@ class PretrainingParams(Strict):
 
 
 class Runs(Strict):
-    runs: PositiveInt = Field(20, description="interleaved timed runs of each model")
+    runs: int = Field(20, ge=2, description="interleaved timed runs of each model")
     batch: PositiveInt = Field(32, description="pictures a batch when throughput is measured")
 
 
@@ -273,7 +279,8 @@ class StudyParams(Strict):
                 raise ValueError(f"{where}: only experts can be miniatures; name a small timm network")
         if self.epochs_of is not None and self.epochs_of not in self.datasets:
             raise ValueError(f"epochs_of: no data set '{self.epochs_of}'{nearest(self.epochs_of, list(self.datasets))}")
-        if self.epochs_of is not None and self.datasets[self.epochs_of].test_only:
+        mixed = self.mixed if isinstance(self.mixed, list) else []
+        if self.epochs_of is not None and self.datasets[self.epochs_of].test_only and self.epochs_of not in mixed:
             raise ValueError(f"epochs_of: nothing is trained on '{self.epochs_of}', which is test_only")
         if self.ablations is not None:
             if "moe" not in self.distillation.teachers:
@@ -300,7 +307,7 @@ class StudyParams(Strict):
         if sum(not spec.test_only for spec in self.datasets.values()) < 1 + (self.mixed is True):
             wanted = "two data sets or more" if self.mixed is True else "a data set"
             raise ValueError(f"{'mixed: true' if self.mixed is True else 'a study'} wants {wanted} to train on")
-        for name in self.mixed if isinstance(self.mixed, list) else []:
+        for name in mixed:
             if name not in self.datasets:
                 raise ValueError(f"mixed: no data set '{name}'{nearest(name, list(self.datasets))}")
         miniatures = [name for name, e in self.experts.items() if e.encoder.miniature is not None]
