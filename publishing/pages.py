@@ -35,6 +35,10 @@ TABLES = {  # by file name, in the order on the page; others follow
     "deployment": "The student as one file, in 32 and in 8 bits",
 }
 BARS = "Bars: means over the seeds; dots: seeds; whiskers: 95 % intervals over the seeds (Student's t)."
+SPREAD = "Whiskers: 95 % intervals over the seeds (Student's t)."
+ABLATED = "Whiskers: 95 % intervals over identities, their queries and seeds."
+MEANS = "Means over the seeds."
+CURVES = "Lines: means over the seeds; bands: from the worst seed to the best."
 LISTS = "Ticked and green: right; crossed and red: wrong; grey: after all right ones were found."
 MAPS = (
     "t-SNE of some identities of the gallery, first seed; how far groups are apart, and in what direction, means nothing."
@@ -42,12 +46,16 @@ MAPS = (
 FIGURES = {  # how their names begin and what to know of them, in the order on the page; others follow
     "The method": (("overview",), ""),
     "Accuracy of every method": (("accuracy",), BARS),
-    "Accuracy against cost": (("pareto",), "Whiskers: 95 % intervals over the seeds (Student's t)."),
+    "Accuracy against cost": (("pareto",), SPREAD),
     "Cost": (("efficiency",), "Medians; all axes are logarithmic."),
-    "Ablations": (("ablation",), "Whiskers: 95 % intervals over identities, their queries and seeds."),
-    "Across domains": (("cross_domain",), "Means over the seeds."),
-    "CMC": (("cmc",), "Lines: means over the seeds; bands: from the worst seed to the best."),
+    "Ablations": (("ablation",), ABLATED),
+    "Across domains": (("cross_domain",), MEANS),
+    "CMC": (("cmc",), CURVES),
     "The Mixture-of-Experts beside its experts": (("moe",), BARS),
+    "What any one weight would give": (
+        ("gate-constant",),
+        "Untrained, first seed, on the test set after the fact: nothing is chosen by it. Gates stand at their mean weights.",
+    ),
     "What the gate learnt": (
         ("gate",),
         "Boxes: quartiles of the gate's weight, first seed; in brackets how many pictures.",
@@ -60,6 +68,13 @@ FIGURES = {  # how their names begin and what to know of them, in the order on t
     "Training": (("training", "pretraining", "captions"), "First seed; dotted: pictures are of another size from here on."),
     "The data": (("samples", "dataset_statistics"), ""),
     "Other figures": (("",), ""),
+}
+OF_ONE_SEED = {  # what to know instead where a study has no more
+    BARS: "Bars: of one seed.",
+    SPREAD: "Of one seed.",
+    ABLATED: "Whiskers: 95 % intervals over identities and their queries; one seed.",
+    MEANS: "Of one seed.",
+    CURVES: "Lines: of one seed.",
 }
 MEASURED = ("deployment",)  # tables that notebooks before the report make of networks: no edit of the results changes them
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -167,6 +182,7 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
     figures = sorted((folder / "figures").glob(f"*{suffix}"))
     lines += ["## Figures"] * bool(figures)
     for heading, (begins, known) in FIGURES.items():
+        known = OF_ONE_SEED.get(known, known) if len(results.params.seeds) == 1 else known
         own = [file for file in figures if file.stem.startswith(begins)]
         lines += [f"### {heading}", *[known] * bool(known)] * bool(own)
         lines += [f"![{file.stem}](figures/{file.name})" for file in own]
