@@ -119,9 +119,11 @@ def ablated(params: StudyParams) -> list[str]:
 
 
 def measured(params: StudyParams) -> list[str]:
-    """The methods whose costs are measured. Distillation changes none: of students that are taught, one is enough."""
+    """The methods whose costs are measured. What a loss has in it changes none: of students that are taught one is enough, and
+    of the soft gate and the unbalanced one the former."""
     found = map(parse, [*methods(params), *variants(params).get("size", [])])
-    return [str(m) for m in found if m.kind in ("expert", "moe", "student") or m.kind == "student+kd" and m.name == "moe"]
+    same = lambda m: m.kind == "student+kd" and m.name != "moe" or m.kind == "moe" and m.name == "unbalanced"  # noqa: E731
+    return [str(m) for m in found if m.kind in ("expert", "moe", "student", "student+kd") and not same(m)]
 
 
 def evaluations(params: StudyParams) -> Iterator[Evaluated]:

@@ -135,4 +135,11 @@ def uniform_weights(embeddings: list[torch.Tensor]) -> torch.Tensor:
     return embeddings[0].new_full((len(embeddings[0]), len(embeddings)), 1 / len(embeddings))
 
 
-GATES: dict[str, type[nn.Module]] = {"soft": Soft, "top1": Top1, "quality": Quality, "uniform": Uniform, "concat": Concat}
+GATES: dict[str, type[nn.Module]] = {
+    "soft": Soft,
+    "unbalanced": Soft,  # by another name: `moe.balance` has a weight for soft and none for this one
+    "top1": Top1,
+    "quality": Quality,
+    "uniform": Uniform,
+    "concat": Concat,
+}

@@ -86,6 +86,15 @@ def test_rows_of_a_removed_setting_are_gone(project):
     assert "student+kd:clip" not in set(fewer.rows["method"]) and "student+kd:moe" in set(fewer.rows["method"])
 
 
+def test_a_gate_that_only_its_loss_sets_apart_is_trained_and_evaluated_and_costs_what_the_soft_one_does(project):
+    study, more = open_study(project), open_study(project, ["moe.gates=[soft, unbalanced, top1, uniform]"])
+    added = {str(of) for of in agenda.evaluations(more.params)} - {str(of) for of in agenda.evaluations(study.params)}
+    assert {of.partition("|")[0] for of in added} == {"moe:unbalanced"}
+    assert more.plan.costs().key == study.plan.costs().key
+    soft, free = (more.plan.network(f"moe:{gate}", "vehicles", 0).inputs["balance"] for gate in ("soft", "unbalanced"))
+    assert (soft, free) == (1, 0)
+
+
 def test_rows_of_notebooks_are_those_of_the_study(project):
     study = open_study(project)
     rows = accuracy(study, ["pixels", "student"])

@@ -11,7 +11,7 @@ from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router, de
 from reidlib.params import EncoderParams
 
 torch.set_num_threads(1)
-KINDS = ["soft", "top1", "quality", "uniform", "concat"]
+KINDS = ["soft", "unbalanced", "top1", "quality", "uniform", "concat"]
 DIMS = [5, 9]
 
 
