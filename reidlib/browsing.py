@@ -63,7 +63,7 @@ def view(study: Study, method: str, dataset: str, seed: int, order: str, number:
     found = answers.ranked(study, method, dataset, seed, asked["place"].to_numpy(copy=True), k)
     row, said = asked.iloc[0], label(method)
     if isinstance(parse(method), Moe) and parse(method).gate in ("soft", "top1"):
-        weights = study.gate_weights(parse(method).gate, dataset, seed, "query").iloc[row["place"]]
+        weights = study.gate_weights(parse(method).gate, dataset, seed, part="query").iloc[row["place"]]
         said += ": " + ", ".join(f"{name} {weights[name]:.2f}" for name in study.params.experts)
     title = f"{said}; identity {row['pid']}, camera {row['camid']}"
     gallery = study.dataset(dataset).gallery.reset_index(drop=True)

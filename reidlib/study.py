@@ -147,18 +147,21 @@ class Study:
         arrays = self.store.arrays(self.plan.evaluation(method, train, test or train, seed))
         return Evaluation(**arrays | {name: float(arrays[name][0]) for name in ("mAP", "mINP")})
 
-    def gate_weights(self, gate: str, dataset: str, seed: int, part: str = "gallery") -> pd.DataFrame:
-        """The gate's weights for a part: its columns (path, pid, camid, type, ...) and one for each expert.
+    def gate_weights(
+        self, gate: str, train: str, seed: int, test: str | None = None, part: str = "gallery"
+    ) -> pd.DataFrame:
+        """The weights that the gate trained on `train` gives to the pictures of a part of `test` (default: `train`): the
+        part's columns (path, pid, camid, type, ...) and one for each expert.
 
         Raises ValueError for what has no weights of its own: the router, which sees pictures, and what isn't trained.
         """
-        unit = self.plan.embeddings(Moe(gate=gate), dataset, seed, dataset, part)
+        unit = self.plan.embeddings(Moe(gate=gate), train, seed, test or train, part)
         if gate == "router" or "gate" not in unit.parents:
             raise ValueError(f"moe:{gate} has no weights by embeddings; a trained gate has, such as soft")
         parts = [torch.from_numpy(x) for x in measuring.expert_embeddings(unit, self.store)]
         with torch.inference_mode():
             weights = making.load_gate(unit.parents["gate"], self.store).weights(parts).numpy()
-        frame = self.plan.data.frame(dataset, part).reset_index(drop=True)
+        frame = self.plan.data.frame(test or train, part).reset_index(drop=True)
         return frame.join(pd.DataFrame(weights, columns=list(self.params.experts)))
 
     def costs(self, configuration: str = "") -> pd.DataFrame:

@@ -191,8 +191,10 @@ def test_training_on_all_data_sets_at_once(made):
     assert set(labels) == set(range(sum(part.train["pid"].nunique() for part in parts)))
     for test in ("vehicles", "people"):
         assert 0 < study.evaluate("moe:soft", mixed, 0, test).mAP <= 1
-    weights = study.gate_weights("soft", mixed, 0)
+    weights, names = study.gate_weights("soft", mixed, 0), list(study.params.experts)
     assert list(weights["domain"].unique()) == ["vehicles", "people"]
+    for name, own in weights.groupby("domain"):
+        assert np.allclose(study.gate_weights("soft", mixed, 0, name)[names], own[names], atol=1e-5), name
 
 
 @pytest.mark.parametrize("gate", ["router", "concat"])
