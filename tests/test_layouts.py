@@ -299,3 +299,13 @@ def test_the_real_market1501():
     assert summary[["images", "ids"]].values.tolist() == [[12936, 751], [3368, 750], [19732, 750]]
     assert summary.loc["gallery", ["junk", "distractors"]].tolist() == [3819, 2798]
     assert summary["cameras"].tolist() == [6, 6, 6]
+
+
+@pytest.mark.parametrize("name, pictures", [("vehicle2cam", 1134), ("cuhk01", 3884), ("cuhk03_pair1", 8177)])
+def test_a_split_that_comes_with_the_project_keeps_identities_apart(name, pictures):
+    table = pd.read_csv(Path(__file__).parents[1] / f"params/splits/{name}.csv")
+    train, query, gallery = (table[table["split"] == split] for split in ("train", "query", "gallery"))
+    assert not {*train["pid"]} & ({*query["pid"]} | {*gallery["pid"]}) and {*query["path"]} <= {*gallery["path"]}
+    found = query.merge(gallery, on="pid")
+    assert {*found.loc[found["camid_x"] != found["camid_y"], "path_x"]} == {*query["path"]}  # none without a match
+    assert table["path"].nunique() == pictures and table.groupby("path")["pid"].nunique().max() == 1
