@@ -337,7 +337,8 @@ def test_a_picture_that_is_trained_on_and_tested_with_is_reported(people, tmp_pa
     "epochs, said", [(7, []), (13, ["student.recipe.stages: the network's own size begins after 13 of 15 epochs"])]
 )
 def test_a_size_that_comes_when_the_learning_rate_is_spent_is_told(tmp_path, epochs, said):
-    changes = {"student.recipe.epochs": 15, "student.recipe.stages": [{"epochs": epochs, "size": [16, 16]}]}
+    recipe = tiny.RECIPE | {"epochs": 15, "stages": [{"epochs": epochs, "size": [16, 16]}]}
+    changes = {"student.recipe": recipe}
     told = check.oddities(open_study(tiny.write(tmp_path, changes=changes)))
     assert [line.partition(", at")[0] for line in told if line.startswith("student")] == said
 

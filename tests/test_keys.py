@@ -208,7 +208,7 @@ def test_a_variant_that_says_what_the_study_says_is_the_study(base):
         ("reidlib.training", "# timm's scheduler multiplies each group's lr_scale in", ""),
         ("reidlib.losses.reid", "embedding: torch.Tensor | None = None", "embedding: 'torch.Tensor' = None"),
         ("reidlib.figures.style", "WIDTH =", "WIDTH = 2 *"),
-        ("reidlib.gates", "Concat}", "Concat, 'mine': Soft}"),
+        ("reidlib.gates", '"concat": Concat,', '"concat": Concat, "mine": Soft,'),
     ],
 )
 def test_words_annotations_and_what_is_not_used_re_key_nothing(base, edited, module, old, new):
