@@ -1,4 +1,4 @@
-"""The notebooks as they lie in git: stripped, parametrised, short; and README's numbers are those of results/."""
+"""The notebooks as they lie in git: stripped, parametrised, short; and the numbers in words are those of results/."""
 
 import re
 from pathlib import Path
@@ -30,23 +30,24 @@ def test_notebook(path):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-def test_tables_in_the_readme_are_those_of_the_results():
-    shown = re.findall(r"<!-- (results/\S+) -->\n\n((?:\|.*\n)+)", (ROOT / "README.md").read_text())
-    assert shown, "README shows no table of results"
+def test_tables_in_the_findings_are_those_of_the_results():
+    shown = re.findall(r"<!-- (results/\S+) -->\n\n((?:\|.*\n)+)", (ROOT / "FINDINGS.md").read_text())
+    assert shown, "FINDINGS shows no table of results"
     for file, table in shown:
-        assert table in (ROOT / file).read_text(), f"README's table is not that of {file}"
+        assert table in (ROOT / file).read_text(), f"FINDINGS' table is not that of {file}"
 
 
-def test_verdicts_in_the_readme_are_those_of_the_ledgers():
+@pytest.mark.parametrize("page", ["README.md", "FINDINGS.md"])
+def test_verdicts_in_words_are_those_of_the_ledgers(page):
     known = {"not measured"}
     for file in (ROOT / "results").glob("*/claims.csv"):
         for claim in pd.read_csv(file).dropna(subset="measured").itertuples():
             interval = "" if pd.isna(claim.low) else f" ({claim.low:.1f} to {claim.high:.1f})"
             verdict = {"holds": "**holds**"}.get(claim.verdict, claim.verdict)
             known.add(f"{claim.measured:.1f}{interval}, {verdict}")
-    cells = [c.strip() for line in (ROOT / "README.md").read_text().splitlines() for c in line.split("|")[2:-1]]
+    cells = [c.strip() for line in (ROOT / page).read_text().splitlines() for c in line.split("|")[2:-1]]
     shown = [cell for cell in cells if cell.endswith(("hold", "holds**", "undecided", "not measured"))]
-    assert len(shown) > 10, "README shows no verdicts"
+    assert len(shown) > 10, f"{page} shows no verdicts"
     assert [cell for cell in shown if cell not in known] == []
 
 
