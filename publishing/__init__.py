@@ -86,7 +86,7 @@ def assemble(study: Study, folder: Path, parts: Sequence[str]) -> None:
             elif source.exists():
                 shutil.copy(source, folder / part)
         file = f"{name}.ipynb"
-        _copy_notebook(made(study, name) / file, folder / "notebooks" / file, study.params.publish_images)
+        _copy_notebook(made(study, name) / file, folder, study.params.publish_images)
 
 
 def publish(study: Study) -> Path:
@@ -141,9 +141,13 @@ def _hashes(folder: Path) -> dict[str, str]:
     return dict(zip((path.relative_to(folder).as_posix() for path in files), file_hashes(files)))
 
 
-def _copy_notebook(executed: Path, copy: Path, publish_images: bool) -> None:
-    """The executed notebook for readers: its pictures in 256 colours, a third of the bytes, or, where the data's terms
-    forbid to publish them, left out; without what was said of the run itself: bars, who waited for whom."""
+def _copy_notebook(executed: Path, folder: Path, publish_images: bool) -> None:
+    """The executed notebook for readers, into notebooks/ of the results in `folder`: its pictures in 256 colours, a third of
+    the bytes; without what was said of the run itself: bars, who waited for whom.
+
+    Where the data's terms forbid to publish pictures, only those are kept that are figures published beside it.
+    """
+    figures = {file.read_bytes() for file in (folder / "figures").glob("*.png")}
     notebook = nbformat.read(executed, as_version=4)
     for path in ("input_path", "output_path"):  # on this machine
         notebook.metadata.get("papermill", {}).pop(path, None)
@@ -151,14 +155,16 @@ def _copy_notebook(executed: Path, copy: Path, publish_images: bool) -> None:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-        if "image/png" not in output.get("data", ()):
+        data = output.get("data", {})
+        if "image/png" not in data or (picture := base64.b64decode(data["image/png"])) in figures:
             continue
         if not publish_images:
-            del output["data"]["image/png"]
+            del data["image/png"]
+            data["text/plain"] = "It shows pictures of the data, whose terms forbid to publish them."
             continue
-        image, buffer = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))), io.BytesIO()
-        if image.mode == "P":  # a figure's file, which has them already
-            continue
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-        output["data"]["image/png"] = base64.b64encode(buffer.getvalue()).decode()
-    nbformat.write(notebook, copy)
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+            buffer, "PNG", optimize=True
+        )
+        data["image/png"] = base64.b64encode(buffer.getvalue()).decode()
+    nbformat.write(notebook, folder / "notebooks" / executed.name)

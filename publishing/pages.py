@@ -65,7 +65,11 @@ FIGURES = {  # how their names begin and what to know of them, in the order on t
     "What the student finds, from the worst query to the best": (("ranked-student",), LISTS),
     "Where the student errs and its teacher does not": (("errs",), LISTS),
     "What the experts find": (("ranked",), LISTS),
-    "Training": (("training", "pretraining", "captions"), "First seed; dotted: pictures are of another size from here on."),
+    "Training": (
+        ("training",),
+        "First seed; terms as weighted in the sum; dotted: pictures are of another size from here on.",
+    ),
+    "Miniatures are pretrained on pictures and captions": (("pretraining", "captions"), ""),
     "The data": (("samples", "dataset_statistics"), ""),
     "Other figures": (("",), ""),
 }
@@ -183,6 +187,7 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
     lines += ["## Figures"] * bool(figures)
     for heading, (begins, known) in FIGURES.items():
         known = OF_ONE_SEED.get(known, known) if len(results.params.seeds) == 1 else known
+        known += _fewer_seeds(results) if known == ABLATED else ""
         own = [file for file in figures if file.stem.startswith(begins)]
         lines += [f"### {heading}", *[known] * bool(known)] * bool(own)
         lines += [f"![{file.stem}](figures/{file.name})" for file in own]
@@ -190,11 +195,21 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
     return lines
 
 
+def _fewer_seeds(results: Results) -> str:
+    """What to say under ablations where variants of the student were trained with fewer seeds than the rest."""
+    seeds = results.params.ablations.seeds
+    if seeds is None or len(seeds) == len(results.params.seeds):
+        return ""
+    return f" Other sizes and epochs, terms and temperatures: {len(seeds)} seed{'s' * (len(seeds) > 1)}."
+
+
 def _claims(file: Path, verdict: Callable[[str], str]) -> list[str]:
     """How often each verdict was given, how often by chance alone, and the ledger."""
     ledger, numbers = pd.read_csv(file, keep_default_na=False, dtype=str), pd.read_csv(file)
     given = ledger["verdict"].value_counts()
     counts = ", ".join(f"*{word}* {given[word]}" for word in VERDICTS if word in given)
+    if (ledger["measured"][ledger["verdict"] == claims.OPEN] != "").any():
+        counts += " (which is no verdict: where there is a number all the same, it is a level)"
     asked = claims.questions(numbers)
     if len(asked):
         many, stand = len(asked), ((asked["p_holm"] < claims.LEVEL) & (asked["verdict"] != claims.UNDECIDED)).sum()

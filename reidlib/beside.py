@@ -83,9 +83,10 @@ def in_common(compared: pd.DataFrame) -> bool:
 
 
 def _same_queries(first: Results, second: Results, test: str) -> bool:
-    """Whether both were tested on the same queries, as far as whose they are can tell."""
+    """Whether both were tested on the same queries: whose they are, and the data set's fingerprint where both know it."""
     both = [results.evaluations.get(f"{test}|pid") for results in (first, second)]
-    return all(pids is not None for pids in both) and np.array_equal(*both)
+    prints = {results.provenance.get("data", {}).get(test) for results in (first, second)} - {None}
+    return len(prints) < 2 and all(pids is not None for pids in both) and np.array_equal(*both)
 
 
 def _joined(first: Results, second: Results) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:

@@ -119,13 +119,11 @@ def _release(of: params.StudyParams) -> list[str]:
 
 
 def _networks(study: Study) -> list[str]:
-    recipes = study.params.recipes
     found, size = [], next(iter(study.params.datasets.values())).size
     for place, encoder in study.params.encoders.items():
         try:
             network = build(encoder, encoder.size or size, study.plan.weights_root)
-            whose = "student" if place.startswith("ablations.sizes.") else place
-            trained = [recipe for where, recipe in recipes.items() if where.startswith(f"{whose}.")]
+            trained = study.params.trained_by(place)
             if any(0 < recipe.frozen < 1 or recipe.layer_decay != 1 for recipe in trained):
                 network.layers()
             for stage in (stage for recipe in trained for stage in recipe.stages):

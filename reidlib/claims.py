@@ -121,7 +121,8 @@ def _difference(on: str, found: Comparison, basis: str) -> Line:
 
 
 def _stand_ins(results: Results) -> str:
-    names = [name for name, expert in results.params.experts.items() if expert.stands_in_for]
+    experts = {name: expert for name, expert in results.params.experts.items() if expert.stands_in_for}
+    names = ["a miniature of " * bool(expert.encoder.miniature) + name for name, expert in experts.items()]
     return f"; {' and '.join(names)} stand in for the paper's experts" if names else ""
 
 
@@ -207,7 +208,7 @@ def _reaches(results: Results, claim: Claim, layout: str) -> Iterator[Line]:
 
 def _reductions(results: Results, claim: Claim, metric: str, than: str) -> Iterator[Line]:
     """How much less the distilled student costs than another method, for this study's networks and the paper's."""
-    cases = {None: "this study's networks", "paper": "the paper's configuration, random weights"}
+    cases = {None: "this study's networks", "paper": "the paper's experts and a student of ours, random weights"}
     for configuration, networks in cases.items():
         rows = configured(results.rows, configuration)
         table = costs(rows)

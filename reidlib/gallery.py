@@ -7,7 +7,8 @@
 Up to EXACT pictures every vector is looked at, and answers are exact. Beyond, the nearest twentieth of 4 sqrt(N) cells is (an
 inverted file, Jégou, Douze and Schmid, "Product quantization for nearest neighbor search", TPAMI 2011, without the
 quantization), which loses a few answers in a hundred and takes a fraction of the time (results/benchmarks). A filter is applied
-before the search, not after it: whoever is allowed is found, however few they are.
+before the search, not after it, and the cells are the nearest that hold a twentieth of those who are allowed: cells of the
+query's own camera, which is most often the one that is not allowed, take nobody's place.
 """
 
 import shutil
@@ -93,21 +94,37 @@ class Gallery:
         where: which pictures may be answers, an expression of the table's columns as pandas.DataFrame.query has it. Raises
         DataError where it is none.
         """
-        options, share = {}, 1.0
-        if where is not None:
-            allowed = self._allowed(where)
-            options["sel"], share = faiss.IDSelectorBatch(allowed), max(len(allowed), 1) / max(len(self), 1)
-        if isinstance(self.index, faiss.IndexIVF):
-            # a filter thins the cells out: so many more are looked at that as many pictures are
-            options["nprobe"] = min(self.index.nlist, round(self.index.nprobe / share))
-            parameters = faiss.SearchParametersIVF(**options)
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        if where is None:
+            similarity, ids = self.index.search(vectors, top)
+        elif isinstance(self.index, faiss.IndexIVF):
+            similarity, ids = self._search_cells(vectors, top, self._allowed(where))
         else:
-            parameters = faiss.SearchParameters(**options) if options else None
-        similarity, ids = self.index.search(np.ascontiguousarray(vectors, np.float32), top, params=parameters)
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(self._allowed(where)))
+            similarity, ids = self.index.search(vectors, top, params=parameters)
         query, rank = (numbers.ravel() for numbers in np.indices(ids.shape))
         found = pd.DataFrame({"query": query, "rank": rank + 1, "similarity": similarity.ravel(), "id": ids.ravel()})
         found = found[found["id"] >= 0].reset_index(drop=True)  # there were fewer than asked for
         return pd.concat([found, self.table.loc[found["id"]].reset_index(drop=True)], axis=1)
+
+    def _search_cells(self, vectors: np.ndarray, top: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities and ids [Q, top] of the nearest of those allowed, by their ids, in the cells that hold enough of them."""
+        may, lists, cells = np.zeros(self.next_id, bool), self.index.invlists, self.index.nlist
+        may[allowed] = True
+        held = (faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell)) for cell in range(cells))
+        inside = np.array([np.count_nonzero(may[ids]) for ids in held])  # of each cell, how many may be answers
+        enough, some = len(allowed) * self.index.nprobe / cells, min(LEAST, np.count_nonzero(inside))
+        probes = np.ones(len(vectors), int)  # of each query, how many cells
+        for part in np.array_split(np.arange(len(vectors)), max(1, -(-len(vectors) // 256))):  # for [Q, cells] takes memory
+            near = inside[self.index.quantizer.search(vectors[part], cells)[1]]
+            reached = (near.cumsum(1) >= enough) & ((near > 0).cumsum(1) >= some)
+            probes[part] += reached.argmax(1)
+        similarity, ids = np.empty((len(vectors), top), np.float32), np.empty((len(vectors), top), np.int64)
+        selector = faiss.IDSelectorBitmap(np.packbits(may, bitorder="little"))
+        for part in np.array_split(np.argsort(probes, kind="stable"), max(1, min(16, len(vectors)))):  # alike ones together
+            options = faiss.SearchParametersIVF(sel=selector, nprobe=int(probes[part].max()))
+            similarity[part], ids[part] = self.index.search(vectors[part], top, params=options)
+        return similarity, ids
 
     def _allowed(self, where: str) -> np.ndarray:
         try:

@@ -14,7 +14,7 @@ from reidlib.agenda import Evaluated
 from reidlib.content import digest
 from reidlib.methods import ELSEWHERE, parse
 from reidlib.provenance import now
-from reidlib.results import ACCURACY, COLUMNS, COSTS, Results
+from reidlib.results import ACCURACY, COLUMNS, COSTS, Results, precision
 from reidlib.shipped import read_record
 from reidlib.study import Study
 from reidlib.units import FINISHED, Unit
@@ -119,7 +119,7 @@ def _provenance(study: Study, wanted: Sequence[Evaluated]) -> dict:
     costs = {configuration: study.plan.costs(configuration) for configuration in study.plan.configurations}
     record = {
         "study": study.name, "gathered": now(), "params": digest(study.params), "seeds": study.params.seeds,
-        "precision": study.params.precision, "threads": study.params.threads,
+        "precision": precision(study.params), "threads": study.params.threads,
         "data": {
             name: digest([study.plan.pixels(name, part).inputs["bytes"] for part in ("train", "query", "gallery")])
             for name in study.params.datasets

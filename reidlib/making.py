@@ -24,6 +24,7 @@ from reidlib.models import Embedder, MixtureOfExperts, RoutedExperts, Router
 from reidlib.pretraining import CaptionBatches, Pair, contrastive_loss, tokenize
 from reidlib.training import FeatureBatches, OnlineTeacher, PictureBatches, TeacherCache, train
 from reidlib.units import Store, Unit
+from reidlib.weights import WeightsError, weights_identity
 
 # data
 
@@ -192,6 +193,14 @@ def _encoder(unit: Unit, store: Store | None):
     torch.manual_seed(unit.inputs["seed"])  # after what may draw numbers of its own
     spec = unit.given["encoder"] if store else unit.inputs["encoder"]  # with the name of its weights, or without
     encoder = build(spec, tuple(unit.inputs["size"]), unit.given["weights_root"])
+    if (
+        store
+        and "@" in (asked := unit.inputs["weights"] or "")
+        and weights_identity(spec, unit.given["weights_root"]) != asked
+    ):
+        raise WeightsError(
+            f"'{unit.label}' was to start from {asked}, and the model hub has a newer one since: run it again"
+        )
     if tower is not None:
         load_model(encoder.network, str(tower))
     return encoder

@@ -17,8 +17,8 @@ PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "
 def origin() -> dict:
     """Where this process makes what it makes, in words and numbers that JSON holds.
 
-    commit, uncommitted changes: of the code, when it was first asked for. device: the GPU once this process has used
-    one, else the CPU.
+    commit, uncommitted changes: of the code when it was read, not when what it made was finished, perhaps days later. device:
+    the GPU once this process has used one, else the CPU.
     """
     import torch  # here, as below: who only asks for `code` has not to wait for it
 
@@ -31,7 +31,7 @@ def code() -> dict:
     packages = {name: version(name) for name in PACKAGES}
     with suppress(PackageNotFoundError):
         packages["openvino"] = version("openvino")  # that peers run in
-    return {**git_state(PROJECT), "python": platform.python_version(), "packages": packages}
+    return {**AT_START, "python": platform.python_version(), "packages": packages}
 
 
 def now() -> str:
@@ -59,6 +59,9 @@ def _git(root: Path, *arguments: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+AT_START = git_state(PROJECT)  # this module is imported by whatever runs the project's code
 
 
 @cache

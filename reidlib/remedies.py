@@ -1,6 +1,7 @@
 """What to do where the machine and not the study is at fault: no space, no memory, a folder that can't be written."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +23,16 @@ def explained(what: str, root: Path) -> Iterator[None]:
 
 def remedy_of(error: Exception, root: Path) -> str:
     """What to do where the machine and not the study is at fault; "" where it is none of that."""
-    said, number = str(error), getattr(error, "errno", None)
+    said, number, root = str(error), getattr(error, "errno", None), root.resolve()
+    file = getattr(error, "filename", None)
+    place = Path(os.fsdecode(file)).resolve() if file else root  # or weights, pictures, the folder of temporary files
+    ours = place.is_relative_to(root)
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in said:
-        return f"no space left for {root.resolve()}: make room there (make prune says what no study needs)"
+        room = f"{root}: make room there (make prune says what no study needs)" if ours else f"{place}: make room there"
+        return f"no space left for {room}"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{root.resolve()} can't be written ({said}): make it writable, or work in a copy of the project"
+        here = f"{root} can't be written ({said}): make it writable, or work in a copy of the project"
+        return here if ours else f"{place} can't be read or written ({said}): change its permissions"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in said:
         return ("no memory for it: close what else takes memory, make fewer notebooks at once (make study CORES=1), "
                 "or lower its recipe's p and k")  # fmt: skip

@@ -175,13 +175,25 @@ def trace(provenance: dict, row: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(facts).fillna("")
 
 
+def precision(study: StudyParams) -> str:
+    """What the study's networks are trained and run in, e.g. "float32, vit_s trained in bf16"."""
+    own = [f"{name} trained in {_in_words(e.precision)}" for name, e in study.experts.items() if e.precision]
+    return ", ".join([_in_words(study.precision), *own])
+
+
+def _in_words(precision: str) -> str:
+    return "float32" if precision == "no" else precision
+
+
 def measured_on(results: Results) -> str:
     """How costs were measured, e.g. "Intel Xeon Platinum 8488C, 2 threads, float32, torch 2.8.0"."""
     environments, records = results.provenance["environments"], results.provenance["costs"].values()
     found = [environments[str(record["environment"])] for record in records]
     threads = [f"{e['threads']} thread{'s' * (e['threads'] > 1)}" for e in found]
-    precision = "float32" if results.params.precision == "no" else results.params.precision
-    names = [f"{e['device']}, {t}, {precision}, torch {e['packages']['torch']}" for e, t in zip(found, threads)]
+    names = [
+        f"{e['device']}, {t}, {_in_words(results.params.precision)}, torch {e['packages']['torch']}"
+        for e, t in zip(found, threads)
+    ]
     return " and ".join(dict.fromkeys(names))
 
 

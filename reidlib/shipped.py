@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from reidlib import processes
 from reidlib.content import folder_name, plain, write_atomically
 from reidlib.data.hashes import file_hashes
+from reidlib.encoders import builder
 from reidlib.making import untrained
 from reidlib.units import Store, Unit
 
@@ -72,9 +73,9 @@ def in_place_of(unit: Unit, folder: Path, hash_cache: Path) -> Unit:
         return unit
     inputs = {**unit.inputs, "shipped": file_hashes([file], hash_cache)[0]}
     given = {**unit.given, "file": file}
-    return dataclasses.replace(
-        unit, make=make_shipped, inputs=inputs, parents={}, given=given, uses=(untrained,), stands_for=unit
-    )
+    # how it was trained is left out of its key; how it is built is not, for that decides what it makes of a picture
+    uses = (untrained, *[builder(unit.given["encoder"])] * ("encoder" in unit.given))
+    return dataclasses.replace(unit, make=make_shipped, inputs=inputs, parents={}, given=given, uses=uses, stands_for=unit)
 
 
 def make_shipped(unit: Unit, store: Store, folder: Path) -> None:

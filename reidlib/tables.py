@@ -33,8 +33,9 @@ def main_table(
         reached = every.loc[every["train_dataset"] == shown[0], "test_dataset"].unique()
         elsewhere = [name for name in reached if name not in shown]
         there = every[every["train_dataset"].isin([shown[0], ELSEWHERE]) & every["test_dataset"].isin(elsewhere)]
-        rows = pd.concat([rows, there[there["metric"] == "mAP"]])
-        shown += elsewhere
+        crossed = {name: f"{shown[0]} → {name}" for name in elsewhere}
+        rows = pd.concat([rows, there[there["metric"] == "mAP"].replace({"test_dataset": crossed})])
+        shown += crossed.values()
     rows = select(rows, methods)[lambda t: t["metric"].isin(metrics)]
     methods = list(rows["method"].unique()) if methods is None else methods
     half = 100 * (rows["high"] - rows["mean"])
@@ -80,7 +81,8 @@ def grid_table(rows: pd.DataFrame, evaluations: Evaluations, chosen: Mapping[str
     lines = []
     for dataset in datasets(rows):
         best = best_expert(rows, dataset, chosen)
-        teachers = {f"{label(best)} (best)": best, "Uniform ensemble": "moe:uniform", "MoE, soft gate": "moe:soft"}
+        how = "best on held-out identities" if dataset in (chosen or {}) else "best on the test set"
+        teachers = {f"{label(best)} ({how})": best, "Uniform ensemble": "moe:uniform", "MoE, soft gate": "moe:soft"}
         kd = {teacher: str(taught_by(teacher)) for teacher in teachers.values()}
         at = lambda *methods: [(m, dataset, dataset) for m in methods]  # noqa: B023, E731
         mAP = lambda method: percent(by_seed(rows, method, dataset, dataset).mean())  # noqa: B023, E731
@@ -129,9 +131,9 @@ def sizes_table(rows: pd.DataFrame, evaluations: Evaluations) -> pd.DataFrame:
 def epochs_table(rows: pd.DataFrame, evaluations: Evaluations, epochs: int) -> pd.DataFrame:
     """What KD from the MoE adds to a student that trains for longer and longer: a row a data set and number of epochs.
 
-    Columns alone, taught (mAP), gain, low, high (fractions of mAP, 95 % interval), all of the same seeds. Where the gain
-    shrinks to nothing KD speeds training up and does no more. epochs: of the study's own student. Empty where the study has
-    no others.
+    Columns alone and taught (mAP in percent), gain, low, high (points, 95 % interval), seeds (how many, the same of all). Where
+    the gain shrinks to nothing KD speeds training up and does no more. epochs: of the study's own student. Empty where the
+    study has no others.
     """
     varied = evaluated(rows, lambda method: isinstance(method, Student) and method.changes().keys() == {"epochs"})
     lengths = sorted({parse(method).epochs for method in varied} | {epochs}) if varied else []
@@ -143,8 +145,8 @@ def epochs_table(rows: pd.DataFrame, evaluations: Evaluations, epochs: int) -> p
             found = gain(rows, evaluations, taught, alone, dataset)
             if found is not None:
                 means = (by_seed(rows, method, dataset, dataset).mean() for method in (alone, taught))
-                lines.append((dataset, length, *means, *found[:3]))
-    columns = ["data set", "epochs", "alone", "taught", "gain", "low", "high"]
+                lines.append((dataset, length, *(100 * value for value in (*means, *found[:3])), found.seeds))
+    columns = ["data set", "epochs", "alone (%)", "taught (%)", "gain (points)", "low", "high", "seeds"]
     return pd.DataFrame(lines, columns=columns).set_index("data set").rename_axis(index=None)
 
 

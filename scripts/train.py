@@ -16,6 +16,7 @@ import shlex
 from itertools import product
 
 from reidlib import agenda, processes
+from reidlib.params import nearest
 from reidlib.study import Study, open_study
 from reidlib.units import Unit
 
@@ -31,6 +32,10 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="do nothing; a line for each method that is not finished")
     args = parser.parse_intermixed_args()
     study = open_study(args.study, args.set)
+    known = [*agenda.trained(study.params), *filter(None, [agenda.mixed(study.params)])]
+    for name in args.dataset or ():
+        if name not in known:
+            parser.error(f"--dataset: nothing is trained on '{name}'{nearest(name, known)}")
     asked = study, args.methods, args.dataset, args.seed or study.params.seeds, args.evaluate
     if args.list:
         listed = set()

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="+", help="such as expert:clip, moe:soft, student+kd:moe")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the params file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--fraction", type=float, default=0.25, help="share of the training identities held out")
+    parser.add_argument("--fraction", type=share, default=0.25, help="share of the training identities held out")
     parser.add_argument("--keep", action="store_true", help="add a row to params/<study>.validation.csv")
     args = parser.parse_intermixed_args()
     study = open_study(args.study, args.set, validation=args.fraction)
@@ -32,6 +32,14 @@ def main() -> None:
             print(f"{args.dataset} {method} seed {seed} {setting}: mAP {found.mAP:.4f} rank-1 {found.cmc[0]:.4f}")
             if args.keep:
                 keep(study, method, args.dataset, seed, {"setting": setting, "mAP": found.mAP, "rank-1": found.cmc[0]})
+
+
+def share(text: str) -> float:
+    """A share of the training identities. Of none held out the test set would be left to score on."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1: a share of the training identities is held out")
+    return value
 
 
 def keep(study, method: str, dataset: str, seed: int, found: dict) -> None:

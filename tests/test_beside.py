@@ -62,6 +62,16 @@ def test_where_the_queries_are_not_known_to_be_the_same_there_is_no_interval(tmp
     assert (table["difference"] == 0).all() and table[["low", "high"]].isna().all(axis=None)
 
 
+def test_of_other_pictures_of_the_same_identities_there_is_no_interval(tmp_path):
+    def of(fingerprints):
+        first, second = study(tmp_path, home()), study(tmp_path, home(), "second")
+        for results_, fingerprint in zip((first, second), fingerprints):
+            results_.provenance["data"] = dict.fromkeys(("vehicles", "people"), fingerprint)
+        return beside.accuracy(first, second)[["low", "high"]]
+
+    assert of(("a", "a")).notna().all(axis=None) and of(("a", "b")).isna().all(axis=None)
+
+
 def test_the_table_is_for_reading_largest_fall_first(pair):
     table = beside.accuracy_table(beside.accuracy(*reversed(pair)))
     assert table.index[:2].tolist() == ["Student", "Student"]

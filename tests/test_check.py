@@ -333,6 +333,16 @@ def test_a_picture_that_is_trained_on_and_tested_with_is_reported(people, tmp_pa
     ]
 
 
+def test_a_student_of_another_size_is_held_against_its_own_recipe(problems):
+    odd = {"recipe": tiny.RECIPE | {"epochs": 2, "stages": [{"epochs": 1, "size": [24, 24]}]}}  # no multiple of 16
+    vit = tiny.TREE["ablations"]["sizes"]["vit"]
+    assert problems(**{"student.recipe": odd["recipe"], "ablations.sizes.vit": vit | {"recipe": tiny.RECIPE}}) == []
+    found = problems(**{"ablations.sizes.vit": vit | odd})
+    assert len(found) == 1 and found[0].startswith("ablations.sizes.vit: ") and "24" in found[0]
+    found = problems(**{"student.taught": odd["recipe"] | {"epochs": 1 + 1}, "student.recipe.epochs": 2})
+    assert [line.partition(":")[0] for line in found] == ["ablations.sizes.vit"], "taught it has the student's"
+
+
 @pytest.mark.parametrize(
     "epochs, said", [(7, []), (13, ["student.recipe.stages: the network's own size begins after 13 of 15 epochs"])]
 )

@@ -69,6 +69,23 @@ def test_a_filter_is_applied_before_the_search(exact, where):
     assert same.all() if exact else same.mean() > 0.9
 
 
+def test_cells_of_the_querys_own_camera_take_nobodys_place():
+    """Where a camera's pictures look alike, the nearest cells hold those of the query's own, which is not allowed."""
+    rng, people, width = np.random.default_rng(0), 1500, 64
+    centres, looks = rng.normal(size=(people, width)), 0.75 * rng.normal(size=(6, width))
+
+    def seen(pid, camid):
+        shown = centres[pid] + looks[camid] + 0.5 * rng.normal(size=(len(pid), width))
+        return (shown / np.linalg.norm(shown, axis=1, keepdims=True)).astype(np.float32)
+
+    pid, camid = rng.integers(0, people, 24_000), rng.integers(0, 6, 24_000)
+    rows = pd.DataFrame({"path": pid.astype(str), "pid": pid, "camid": camid, "embedding": list(seen(pid, camid))})
+    asked = rng.integers(0, people, 100)
+    found = Gallery.build(rows).search(seen(asked, np.zeros(100, int)), top=5, where="camid != 0")
+    first = found[found["rank"] == 1]
+    assert len(found) == 500 and (first["pid"].to_numpy() == asked).mean() > 0.9
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_what_is_added_is_found_and_what_is_removed_is_not(exact, tmp_path):
     rows, more = table(2000), table(50, seed=5, people=200)

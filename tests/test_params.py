@@ -129,6 +129,7 @@ def test_a_wrong_type_is_named_with_what_was_given(refused, where, value):
         ("distillation.temperature", 0),
         ("distillation.terms", {}),
         ("distillation.terms", {"logit": -1}),
+        ("distillation.terms", {"logit": 0, "embedding": 0}),
         ("moe.balance", {"soft": -1}),
     ],
 )

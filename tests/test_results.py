@@ -290,7 +290,7 @@ def test_what_was_trained_on_several_at_once_does_not_count_for_what_was_trained
     both = rows.assign(train_dataset="people+vehicles", value=rows["value"] / 2)
     table = tables.main_table(pd.concat([rows, both]), metrics=["mAP"])
     pd.testing.assert_frame_equal(table, tables.main_table(rows, metrics=["mAP"]))
-    assert list(table.columns) == [("people", "mAP"), ("vehicles", "mAP")]
+    assert list(table.columns) == [("people", "mAP"), ("people → vehicles", "mAP")]
 
 
 # tables
@@ -324,8 +324,8 @@ def test_what_nothing_was_trained_on_is_shown_by_its_mAP():
     peers = there.assign(method="peer:small", train_dataset=ELSEWHERE)
     rows = pd.concat([accuracy(["student", "pixels"], ["people"]), there, peers])
     table = tables.main_table(rows, metrics=["rank-1", "mAP"])
-    assert list(table.columns) == [("people", "rank-1"), ("people", "mAP"), ("cuhk", "mAP")]
-    assert table["cuhk", "mAP"].map(bool).to_dict() == {"Student": True, "Raw pixels": False, "small (peer)": True}
+    assert list(table.columns) == [("people", "rank-1"), ("people", "mAP"), ("people → cuhk", "mAP")]
+    assert table["people → cuhk", "mAP"].map(bool).to_dict() == {"Student": True, "Raw pixels": False, "small (peer)": True}
 
 
 def test_efficiency_is_compared_with_the_soft_gate_and_the_first_expert():
@@ -362,8 +362,9 @@ def test_what_kd_adds_by_epochs():
     evaluations = {f"{m}|people|people|0|ap": np.array([v - 0.1, v + 0.1], np.float32) for m, v in values.items()}
     table = tables.epochs_table(rows, evaluations, epochs=10)
     assert list(table.index) == ["people"] * 3 and list(table["epochs"]) == [4, 10, 40]
-    assert np.allclose(table["gain"], [0.2, 0.1, 0.0], atol=1e-6) and np.allclose(table["taught"], [0.5, 0.7, 0.72])
-    assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
+    assert np.allclose(table["gain (points)"], [20, 10, 0], atol=1e-4)
+    assert np.allclose(table["taught (%)"], [50, 70, 72]) and (table["seeds"] == 1).all()
+    assert (table["low"] <= table["gain (points)"]).all() and (table["gain (points)"] <= table["high"]).all()
     assert tables.epochs_table(rows[~rows["method"].str.contains("epochs")], evaluations, 10).empty
     more = rows[~rows["method"].str.contains("/")].assign(seed=1, value=0.9)  # a seed that the variants have not
     evaluations |= {f"{m}|people|people|1|ap": np.array([0.8, 1.0], np.float32) for m in more["method"]}

@@ -120,6 +120,9 @@ def test_code_does_not_count_and_the_files_bytes_do(elsewhere, edited):
     after = elsewhere().plan
     assert after.training(*STUDENT).key != trained and after.network(*STUDENT).key == taken
     assert after.training(*TAUGHT).asked == after.network(*TAUGHT).asked == asked
+    edited("reidlib.towers", 'fixed["dynamic_img_size"] = True', 'fixed["dynamic_img_size"] = False')
+    assert elsewhere().plan.network(*STUDENT).key != taken, "what builds it decides what it makes of a picture"
+    taken = elsewhere().plan.network(*STUDENT).key
     file = file_of(after.training(*STUDENT), after.root / "trained" / "tiny")
     state, record = load_file(file), read_record(file)
     name = next(name for name, value in state.items() if value.ndim > 1)

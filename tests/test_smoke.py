@@ -114,6 +114,21 @@ def test_tables_figures_and_provenance_are_written(project):
     assert (claims.verdict[claims.claim.str.contains("VeRi-776")] == "not measured").all()
 
 
+def shown(notebook: Path) -> list[bytes]:
+    """The pictures in an executed notebook."""
+    outputs = [output for cell in nbformat.read(notebook, as_version=4).cells for output in cell.get("outputs", ())]
+    pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
+    return [base64.b64decode(picture) for picture in pictures]
+
+
+def test_every_figure_is_shown_in_the_notebook_that_drew_it(project):
+    for notebook in sorted((project / "results/smoke/notebooks").glob("*.ipynb")):
+        drawn = sorted((project / "artifacts/smoke/made" / notebook.stem / "figures").glob("*.png"))
+        pictures = shown(notebook)
+        assert [file.name for file in drawn if file.read_bytes() not in pictures] == []
+        assert len(drawn) > 2 or notebook.stem[:2] in ("01", "06", "07", "09")
+
+
 def printed(notebook: Path) -> str:
     outputs = [output for cell in nbformat.read(notebook, as_version=4).cells for output in cell.get("outputs", ())]
     return "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)

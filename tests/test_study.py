@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,8 @@ from reidlib.data import DataError
 from reidlib.retrieval import EmbeddingSet
 from reidlib.study import open_study
 from reidlib.training import OnlineTeacher
-from reidlib.units import FINISHED, MISSING, STALE
+from reidlib.units import FINISHED, MISSING, STALE, Store
+from reidlib.weights import WeightsError
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
@@ -442,6 +444,27 @@ def test_what_is_not_trained_yet_is_listed_as_train_takes_it(made):
     mixed = [(method, "vehicles+people") for method in agenda.mixed_methods(params)]
     wanted = [*((method, name) for name in ("vehicles", "people") for method in trained), *variants, *mixed]
     assert sorted(anew) == sorted(f"{method} --dataset {name} --seed 9" for method, name in wanted)
+
+
+def test_a_data_set_that_nothing_is_trained_on_is_refused_by_name(made):
+    command = [sys.executable, str(ROOT / "scripts/train.py"), str(made[0]), "--list", "--dataset", "vehicels"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "nothing is trained on 'vehicels'; did you mean 'vehicles'?" in done.stderr
+
+
+@pytest.mark.parametrize("share", ["0", "1", "25"])
+def test_a_setting_is_never_scored_on_the_test_set(made, share):
+    command = [sys.executable, str(ROOT / "scripts/validate.py"), str(made[0]), "vehicles", "pixels", "--fraction", share]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and f"{share} is not between 0 and 1" in done.stderr
+
+
+def test_weights_that_the_hub_has_changed_since_are_not_trained_from(made, monkeypatch):
+    unit = open_study(made[0]).plan.training("student", "people", 0)
+    asked = replace(unit, inputs={**unit.inputs, "weights": "owner/name@1"})
+    monkeypatch.setattr("reidlib.making.weights_identity", lambda *_: "owner/name@2")
+    with pytest.raises(WeightsError, match="was to start from owner/name@1, and the model hub has a newer one since"):
+        making.untrained(asked, Store(made[0].parents[1]))
 
 
 def test_what_is_not_evaluated_yet_is_listed_and_made(made, tmp_path):

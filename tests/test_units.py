@@ -1,7 +1,9 @@
 """Units of work: made once, found, resumed, made anew when what they depend on changes; their states, and why."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from reidlib import making, measuring, processes, provenance, sources, units
+from reidlib import making, measuring, processes, provenance, remedies, sources, units
 from reidlib.content import digest
 from reidlib.gates import GATES
 from reidlib.params import Augmentation, Recipe
@@ -396,6 +398,24 @@ def test_commit_and_changes_of_a_repository_but_for_its_results(tmp_path):
     assert git_state(tmp_path)["uncommitted changes"] is True
 
 
+def test_the_commit_is_that_of_the_code_that_runs_whatever_is_committed_meanwhile(tmp_path):
+    """Code is read at the start, and what it makes may be finished days later."""
+    root = repository(tmp_path / "project")
+    shutil.copytree(sources.PROJECT / "reidlib", root / "reidlib", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+import subprocess, sys
+from reidlib import units
+subprocess.run(["git", "add", "reidlib"], check=True)
+subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "meanwhile"], check=True)
+from reidlib import provenance
+made = provenance.code()
+print(made["commit"], made["uncommitted changes"])
+"""
+    first = git_state(root)["commit"]
+    done = subprocess.run([sys.executable, "-B", "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [first, "True"] and git_state(root)["commit"] != first
+
+
 def test_a_repository_around_the_code_is_another_ones(tmp_path):
     inside = repository(tmp_path) / "vendored"
     inside.mkdir()
@@ -429,6 +449,20 @@ def test_a_machine_that_has_no_room_is_named_with_the_unit_and_what_to_do(tmp_pa
     with pytest.raises(RuntimeError, match=f"'expert:clip': {said}.*What is finished is kept: run it again then"):
         Store(tmp_path).make(unit)
     assert Store(tmp_path).state(unit) == (MISSING, "")
+
+
+@pytest.mark.parametrize(
+    "number, file, said",
+    [
+        (errno.ENOSPC, "project/artifacts/a", "no space left for {}/project: make room there (make prune"),
+        (errno.ENOSPC, "elsewhere/a", "no space left for {}/elsewhere/a: make room there"),
+        (errno.EACCES, "project/artifacts/a", "{}/project can't be written"),
+        (errno.EACCES, "elsewhere/vit.pt", "{}/elsewhere/vit.pt can't be read or written"),
+    ],
+)
+def test_the_disk_or_the_file_that_is_at_fault_is_named(tmp_path, number, file, said):
+    error = OSError(number, os.strerror(number), str(tmp_path / file))
+    assert remedies.remedy_of(error, tmp_path / "project").startswith(said.format(tmp_path))
 
 
 def test_another_error_is_left_as_it_is(tmp_path):

@@ -91,14 +91,16 @@ def plateau(table: pd.DataFrame) -> Figure:
     sets = table.index.unique()
     figure, grid = plt.subplots(len(sets), 2, figsize=(WIDTH, 0.5 + 2.5 * len(sets)), squeeze=False)
     for (left, right), name in zip(grid, sets):
-        own = 100 * table.loc[[name]].set_index("epochs")
-        for column, method in (("alone", "student"), ("taught", TAUGHT)):
+        own = table.loc[[name]].set_index("epochs")
+        for column, method in (("alone (%)", "student"), ("taught (%)", TAUGHT)):
             style = {"color": colour(method), "marker": MARKERS[parse(method).kind], "label": label(method)}
             left.plot(own.index, own[column], **style)
-        whiskers = [own["gain"] - own["low"], own["high"] - own["gain"]]
-        right.errorbar(own.index, own["gain"], yerr=whiskers, fmt="D-", color=INK, capsize=3, elinewidth=1.2)
+        gain, seeds = own["gain (points)"], int(own["seeds"].max())
+        right.errorbar(
+            own.index, gain, yerr=[gain - own["low"], own["high"] - gain], fmt="D-", color=INK, capsize=3, elinewidth=1.2
+        )
         right.axhline(0, color=INK, lw=1)
-        left.set(title=f"{name}: mAP", ylabel="mAP (%)")
+        left.set(title=f"{name}: mAP, {seeds} seed{'s' * (seeds > 1)}", ylabel="mAP (%)")
         right.set(title=f"{name}: what KD adds", ylabel="points of mAP, 95 % interval")
         for axes in (left, right):
             axes.set(xlabel="epochs of training (log scale)", xscale="log")
@@ -147,7 +149,7 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
         for (row, column), value in np.ndenumerate(100 * cells):
             dark = not np.isnan(value) and scale(value) < 0.6
             text = "–" if np.isnan(value) else f"{value:.1f}"
-            weight = "bold" if trains[row % len(trains)] == tests[column] else "normal"
+            weight = "bold" if tests[column] in trains[row % len(trains)].split("+") else "normal"
             style = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
             axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **style)
         axes.set_title(name, fontsize=9)

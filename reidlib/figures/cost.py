@@ -20,19 +20,22 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
 
     The front holds the methods that none beats in accuracy without costing more: filled in its panel, others hollow.
     Whiskers: the 95 % interval over the seeds; a method of fewer seeds than others says of how many it is. Of variants, only
-    students of other sizes are shown. A student whose costs were not measured has those of the same network alone or under
-    another teacher.
+    students of other sizes are shown. Students of one size are one network, whoever taught them: its costs are the median of
+    those that were measured of them.
 
     table: the results, with costs.
     """
     changes = {method: parse(method).changes() for method in table["method"].unique()}
     kept = select(table, [method for method, change in changes.items() if change.keys() <= {"size"}])
     cost, rows = costs(kept), at_home(summary(kept[kept["metric"] == metric]))
-    for method in rows["method"].unique():
-        student = isinstance(parse(method), Student)
-        twins = [t for t in cost.index if student and isinstance(parse(t), Student) and changes[t] == changes[method]]
-        if method not in cost.index and twins:
-            cost.loc[method] = cost.loc[twins[0]]
+    sizes = {method: parse(method).size for method in changes if isinstance(parse(method), Student)}
+    for size in set(sizes.values()):
+        one = [method for method in sizes if sizes[method] == size]
+        measured = [method for method in one if method in cost.index]
+        if measured:
+            median = cost.loc[measured].median()
+            for method in one:
+                cost.loc[method] = median
     rows = rows[rows["method"].isin(cost.index)]
     names = {m: _short_name(m) for m in rows["method"]} | _few_seeds(rows)
     sets, axis = rows["test_dataset"].unique(), {"latency_ms": "latency of one picture (ms)", "parameters": "parameters"}
@@ -72,7 +75,7 @@ def pareto(table: pd.DataFrame, metric: str = "mAP") -> Figure:
             )
     handles = {"Pareto front: no method is both better and cheaper than these, which are filled": grid[0, 0].lines[0]}
     if peers := [line for line in grid[0, 0].lines if line.get_marker() == MARKERS["peer"]]:
-        handles["peer: trained elsewhere, by others, and run in OpenVINO"] = peers[0]
+        handles["peer: trained elsewhere, by others; timed in OpenVINO, all else in PyTorch"] = peers[0]
     figure.legend(handles.values(), handles.keys(), loc="outside upper center")
     return figure
 
@@ -84,7 +87,12 @@ def efficiency_bars(efficiency: pd.DataFrame, methods: Sequence[str] | None = No
     efficiency: results, or rows of `profiling.profile`. methods: only these; None: all but variants.
     """
     table = costs(select(efficiency, methods))
-    panels = {"parameters": "parameters", "macs": "MACs per picture", "latency_ms": "latency of one picture (ms)"}
+    runtimes = "\nof peers in OpenVINO" * any(parse(method).kind == "peer" for method in table.index)
+    panels = {
+        "parameters": "parameters",
+        "macs": "MACs per picture",
+        "latency_ms": f"latency of one picture (ms){runtimes}",
+    }
     figure, grid = plt.subplots(1, 3, figsize=(8, 0.8 + 0.27 * len(table)), sharey=True)
     for axes, (metric, name) in zip(grid, panels.items()):
         values = table[metric]

@@ -51,13 +51,13 @@ def sample_sheet(frame: pd.DataFrame, ids: int, per_id: int, seed: int = 0) -> F
 @styled
 def captioned_sheet(pictures: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
     """Pictures uint8 [N, 3, h, w] with their captions below."""
-    width, words = WIDTH / columns, 0.55
+    texts = [textwrap.fill(caption, 26) for caption in captions]
+    width, words = WIDTH / columns, 0.12 + 0.14 * (1 + max(text.count("\n") for text in texts))
     height = width * pictures.shape[2] / pictures.shape[3] + words
     figure, axes = _sheet(columns, width, height * -(-len(pictures) // columns), left=0)
-    for place, (picture, caption) in enumerate(zip(pictures, captions)):
+    for place, (picture, text) in enumerate(zip(pictures, texts)):
         box = (place % columns * width + GAP / 2, place // columns * height, width - GAP, height - words)
-        below = {"text": textwrap.fill(caption, 26), "fontsize": 8}
-        _show(axes, np.asarray(picture), box, below=below)
+        _show(axes, np.asarray(picture), box, below={"text": text, "fontsize": 8})
     return figure
 
 

@@ -9,8 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import Image as Picture
+from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 from PIL import Image
@@ -41,6 +45,7 @@ MARKERS = {
 }  # by kind of method, as the colours
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 WIDTH = 7.5  # inches of a figure
+FILE_DPI = 130  # of a figure's PNG
 GREY = ".15"
 STYLE = {  # seaborn's "ticks" with changes
     "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
@@ -52,6 +57,8 @@ STYLE = {  # seaborn's "ticks" with changes
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e5e5e5", "svg.hashsalt": "reidlib",
     "image.composite_image": False,  # or SVG would have pictures at 72 dpi
 }  # fmt: skip
+# now: taken by the first figure, within STYLE's context, Jupyter's backend would be silent from that context's end on
+plt.switch_backend(matplotlib.get_backend())
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -87,11 +94,12 @@ def short_number(number: float) -> str:
     return f"{number / 1000**power:.3g} {['', 'k', 'M', 'G'][power]}".strip()
 
 
-def save(results: Results, name: str, figure: Figure) -> Figure:
-    """Write figures/<name>.png and .svg in `results.output`; the figure stays open, for the notebook to show.
+def save(results: Results, name: str, figure: Figure) -> None:
+    """Write figures/<name>.png and .svg in `results.output`, and in a notebook show that file.
 
     It is signed with the study's title, which says where stand-ins are in the place of the paper's experts. Where the
-    study has publish_images: false, a figure that shows pictures goes to private/figures instead.
+    study has publish_images: false, a figure that shows pictures goes to private/figures instead. What is shown is the file
+    itself, so that whoever publishes the notebook can tell which pictures in it are published figures.
     results: or a study, which knows its params and output too.
     """
     shows_pictures = any(axes.images for axes in figure.axes)
@@ -100,19 +108,27 @@ def save(results: Results, name: str, figure: Figure) -> Figure:
     with plt.rc_context(STYLE):
         signature = textwrap.fill(title(results.params, name), int(17 * figure.get_figwidth()))
         figure.supxlabel(signature, x=0.995, ha="right", fontsize=7, color="#777777")
-    return write(figure, folder, name)
+    write(figure, folder, name)
+    plt.close(figure)  # or the notebook would show it twice
+    if InteractiveShell.initialized():
+        display(show(folder / f"{name}.png"))
+
+
+def show(file: Path) -> Picture:
+    """A figure's file as a notebook shows it, as wide as it was drawn."""
+    with Image.open(file) as image:
+        return Picture(filename=str(file), width=round(image.width * STYLE["figure.dpi"] / FILE_DPI), alt=file.stem)
 
 
 @plt.rc_context(STYLE)
-def write(figure: Figure, folder: Path, name: str) -> Figure:
+def write(figure: Figure, folder: Path, name: str) -> None:
     """<folder>/<name>.png and .svg, the same bytes for the same figure."""
     folder.mkdir(parents=True, exist_ok=True)
-    if figure.get_layout_engine() is not None:  # once, not for each file and for the notebook again
+    if figure.get_layout_engine() is not None:  # once, not for each file
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=130, pil_kwargs={"compress_level": 1})
+    figure.savefig(buffer, dpi=FILE_DPI, pil_kwargs={"compress_level": 1})
     image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
     image.save(folder / f"{name}.png", optimize=True)
-    return figure

@@ -94,7 +94,7 @@ class DistillationParams(Strict):
     temperature: PositiveFloat = 4.0
     terms: dict[Name, Weight] = Field(
         {"logit": 1.0, "embedding": 1.0, "relational": 1.0},
-        min_length=1, description="weight of each term, of reidlib.losses.distillation.TERMS",
+        min_length=1, description="weight of each term, of reidlib.losses.distillation.TERMS; one is above 0",
     )  # fmt: skip
     teacher: Literal["cached", "online"] = Field(
         "cached", description="cached: its word on every picture, computed once; online: it sees the student's own batch"
@@ -233,6 +233,14 @@ class StudyParams(Strict):
         others = {f"ablations.sizes.{name}.recipe": size.recipe for name, size in self.sizes.items() if size.recipe}
         return own | {"moe.recipe": self.moe.recipe} | taught | others
 
+    def trained_by(self, place: str) -> list[Recipe]:
+        """The recipes of the encoder at a place of `encoders`; of a student alone and under a teacher."""
+        if place != "student" and place in self.networks:
+            return [self.networks[place].recipe]
+        size = self.sizes[place.removeprefix("ablations.sizes.")] if place.startswith("ablations.sizes.") else None
+        alone = (size and size.recipe) or self.student.recipe
+        return [alone, self.student.taught or alone]
+
     @property
     def encoders(self) -> dict[str, EncoderParams]:
         own = {place: network.encoder for place, network in self.networks.items()}
@@ -261,6 +269,10 @@ class StudyParams(Strict):
     def consistent(self):
         for name in {"uniform", "moe"} & set(self.experts):
             raise ValueError(f"experts.{name}: the name of a teacher made of all experts; call this expert otherwise")
+        if not any(self.distillation.terms.values()):
+            raise ValueError(
+                "distillation.terms: all weigh 0, so nothing would be learnt from a teacher; give one a weight"
+            )
         if not self.distillation.teachers:
             raise ValueError("distillation.teachers: name one at least; what a student is without any is measured anyway")
         known = [*self.experts, "uniform", "moe"]
