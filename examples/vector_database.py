@@ -18,7 +18,7 @@ from qdrant_client import QdrantClient, models
 
 from reidlib.folders import read_table
 
-BATCH = 1000  # pictures sent at once: 2 MB of 512 numbers each
+BATCH = 250  # pictures sent at once: some 7 MB of JSON where an embedding has 1280 numbers
 
 
 def fill(client: QdrantClient, table: pd.DataFrame, name: str = "crops") -> None:

@@ -90,7 +90,22 @@ def oddities(study: Study) -> list[str]:
     for place, network in study.params.networks.items():
         if Machine(study.params.device, network.precision or study.params.precision).crawls():
             found.append(f"{place}: this processor has no instructions for bf16 or AVX-512, so its precision is float32")
+    found += _narrow(study)
     return found + [f"{place}.stages: {late}" for place, recipe in study.params.recipes.items() if (late := _late(recipe))]
+
+
+def _narrow(study: Study) -> list[str]:
+    """What to say where the experts' embeddings don't fit beside each other into the MoE's."""
+    size = next(iter(study.params.datasets.values())).size
+    encoders = {name: expert.encoder for name, expert in study.params.experts.items()}
+    bare = {name: encoder.model_copy(update={"weights": None}) for name, encoder in encoders.items()}
+    dims = {name: build(encoder, encoder.size or size).dim for name, encoder in bare.items()}
+    if study.params.moe.width >= sum(dims.values()):
+        return []
+    whose = " + ".join(f"{dim} of {name}" for name, dim in dims.items())
+    return [
+        f"moe.width: {study.params.moe.width} is less than {whose}, so the untrained MoE is not the plain average of its experts"
+    ]
 
 
 def _late(recipe: params.Recipe) -> str:

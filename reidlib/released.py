@@ -1,6 +1,6 @@
 """A trained embedder as one small file to hand on: half-precision weights, and how to build the network around them.
 
-model = read_released("results/market1501/weights/student+kd-moe.safetensors")
+model = read_released("results/market1501/weights/student-kd-moe.safetensors")
 model(pictures)                     uint8 [B, 3, H, W] of any size -> embeddings [B, D], to be compared by cosine
 """
 

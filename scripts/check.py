@@ -1,5 +1,6 @@
 """Say whether a study can run: its params, its data and what was left out of it, its weights. What `make study` does before anything else."""
 
+import argparse
 import logging
 import os
 import sys
@@ -44,4 +45,6 @@ def _offline_if_cut_off() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", help="a params file")
+    sys.exit(main(parser.parse_args().study))

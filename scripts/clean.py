@@ -3,6 +3,7 @@
 python scripts/clean.py demo
 """
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -26,4 +27,6 @@ def main(study: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else ""))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", nargs="?", default="", help="its name")
+    sys.exit(main(parser.parse_args().study))

@@ -3,6 +3,7 @@
 python scripts/gather.py params/demo.yaml artifacts/demo/gathered
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -26,4 +27,8 @@ def main(file: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", help="a params file")
+    parser.add_argument("folder", help="where to; it is emptied first")
+    args = parser.parse_args()
+    sys.exit(main(args.study, args.folder))

@@ -3,6 +3,7 @@
 python scripts/publish.py params/demo.yaml
 """
 
+import argparse
 import sys
 
 import publishing
@@ -20,4 +21,6 @@ def main(file: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", help="a params file")
+    sys.exit(main(parser.parse_args().study))

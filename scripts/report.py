@@ -4,13 +4,17 @@ python scripts/report.py params/demo.yaml artifacts/demo/report     the latter: 
 python scripts/report.py params/demo.yaml artifacts/demo/report more.ipynb     with a page for another executed notebook
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from publishing import pages
 from reidlib import results
 
 if __name__ == "__main__":
-    found = results.open_results(sys.argv[1])
-    made, *more = map(Path, sys.argv[2:])
-    print(f"Open {pages.write_site(found, found.folder, made, found.folder / 'report', more)}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", help="a params file")
+    parser.add_argument("made", type=Path, help="folder of the executed notebook 08")
+    parser.add_argument("more", type=Path, nargs="*", help="further executed notebooks, a page each")
+    args = parser.parse_args()
+    found = results.open_results(args.study)
+    print(f"Open {pages.write_site(found, found.folder, args.made, found.folder / 'report', args.more)}")

@@ -6,6 +6,7 @@ However a run ends (Ctrl-C, a closed terminal, kill, kill -9 of any of its proce
 next one carries on from the last finished epoch of each unit.
 """
 
+import argparse
 import fcntl
 import os
 import signal
@@ -81,4 +82,7 @@ def run(study: str, options: tuple[str, ...], lock: TextIO) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("study", help="its name; what stands after it is for Snakemake")
+    args, options = parser.parse_known_args()
+    sys.exit(main(args.study, *options))

@@ -64,12 +64,12 @@ def test_where_the_queries_are_not_known_to_be_the_same_there_is_no_interval(tmp
 
 def test_of_other_pictures_of_the_same_identities_there_is_no_interval(tmp_path):
     def of(fingerprints):
-        first, second = study(tmp_path, home()), study(tmp_path, home(), "second")
-        for results_, fingerprint in zip((first, second), fingerprints):
-            results_.provenance["data"] = dict.fromkeys(("vehicles", "people"), fingerprint)
-        return beside.accuracy(first, second)[["low", "high"]]
+        pair = [study(tmp_path / fingerprints, home(), name) for name in ("first", "second")]
+        for found, fingerprint in zip(pair, fingerprints):
+            found.provenance["data"] = dict.fromkeys(("vehicles", "people"), fingerprint)
+        return beside.accuracy(*pair)[["low", "high"]]
 
-    assert of(("a", "a")).notna().all(axis=None) and of(("a", "b")).isna().all(axis=None)
+    assert of("aa").notna().all(axis=None) and of("bc").isna().all(axis=None)
 
 
 def test_the_table_is_for_reading_largest_fall_first(pair):

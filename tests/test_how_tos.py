@@ -11,6 +11,7 @@ import tiny
 import yaml
 
 from reidlib import params, sources
+from reidlib.gates import GATES
 from reidlib.losses import TERMS
 from reidlib.study import open_study
 
@@ -94,12 +95,38 @@ def test_crops_in_a_table_become_a_data_set(tmp_path, monkeypatch):
     assert 0 < open_study(file).evaluate("student+kd:moe", "other", 0).mAP <= 1
 
 
+GATE = """
+from reidlib.gates import GATES, Fusion
+
+
+class Half(Fusion):
+    def weights(self, unit):
+        return unit[0].new_tensor([0.75, 0.25]).expand(len(unit[0]), 2)
+
+
+GATES["soft"] = Half
+"""
+
+
+def test_a_gate_of_ones_own_in_the_place_of_soft_teaches_and_is_judged(tmp_path, monkeypatch):
+    monkeypatch.setitem(GATES, "soft", GATES["soft"])
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/mine.py").write_text(GATE)
+    try:
+        study = open_study(tiny.write(tmp_path, "mine", {"plugins": ["mine.py"]}))
+        weights = study.gate_weights("soft", "vehicles", 0)
+        assert (weights["clip"] == 0.75).all() and (weights["align"] == 0.25).all()
+        assert 0 < study.evaluate("student+kd:moe", "vehicles", 0).mAP <= 1
+    finally:
+        sources._PLUGINS.clear()
+
+
 def test_a_term_of_ones_own(tmp_path):
     try:
         changes = yaml.safe_load(BLOCKS["yaml"])
         (tmp_path / "params").mkdir()
         (tmp_path / "params/mine.py").write_text(BLOCKS["python"])
-        file = tiny.write(tmp_path, "mine", {"ablations": None, **changes})
+        file = tiny.write(tmp_path, "mine", changes)
         history = open_study(file).history("student+kd:moe", "vehicles", 0)
         assert {"gap", "embedding"} <= set(history.columns) and history["gap"].gt(0).all()
     finally:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 
 from reidlib.params import ParamsError, find, load
@@ -62,6 +63,14 @@ def refused(tmp_path):
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.yaml")), ids=lambda file: file.stem)
 def test_each_shipped_study_loads(file):
     assert load(file).title
+
+
+def test_weights_that_are_asked_of_the_hub_are_there():
+    """In the locked timm: a name without weights would be refused on every machine, a network or not."""
+    for file in sorted(FOLDER.glob("*.yaml")):
+        for place, encoder in load(file).encoders.items():
+            if encoder.source == "timm" and encoder.weights == "hub":
+                assert timm.get_pretrained_cfg(encoder.name.partition(":")[2]).has_weights, f"{file.name}: {place}"
 
 
 def test_the_tree_these_tests_break_is_sound(tmp_path):

@@ -1,5 +1,6 @@
 """The whole study at its smallest, as `make study STUDY=smoke` runs it: from nothing to the report."""
 
+import base64
 import json
 import re
 import shutil

@@ -102,7 +102,8 @@ def _find(layout: Folders, root: Path) -> Path:
         state = "has none of them" if root.is_dir() else "does not exist"
         raise DataError(
             f"{layout.title} not found: looked for the folders {', '.join(wanted)} in {root} and in its sub-folder "
-            f"{layout.folder}, but {root} {state}. To get it, {layout.source}."
+            f"{layout.folder}, but {root} {state}. If it is the published one, {layout.source}; pictures of your own, or of "
+            "another set, go there laid out in the same way."
         )
     return folder
 

@@ -87,7 +87,7 @@ def efficiency_bars(efficiency: pd.DataFrame, methods: Sequence[str] | None = No
     efficiency: results, or rows of `profiling.profile`. methods: only these; None: all but variants.
     """
     table = costs(select(efficiency, methods))
-    runtimes = "\nof peers in OpenVINO" * any(parse(method).kind == "peer" for method in table.index)
+    runtimes = "\n(peers in OpenVINO)" * any(parse(method).kind == "peer" for method in table.index)
     panels = {
         "parameters": "parameters",
         "macs": "MACs per picture",

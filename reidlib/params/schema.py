@@ -100,6 +100,13 @@ class DistillationParams(Strict):
         "cached", description="cached: its word on every picture, computed once; online: it sees the student's own batch"
     )
 
+    @field_validator("terms")
+    @classmethod
+    def something_to_learn(cls, terms):
+        if not any(terms.values()):
+            raise ValueError("all weigh 0, so nothing would be learnt from a teacher; give one a weight")
+        return terms
+
 
 class PeerParams(Strict):
     """A published network that a user could take instead: measured beside the study's methods, never learnt from."""
@@ -269,10 +276,6 @@ class StudyParams(Strict):
     def consistent(self):
         for name in {"uniform", "moe"} & set(self.experts):
             raise ValueError(f"experts.{name}: the name of a teacher made of all experts; call this expert otherwise")
-        if not any(self.distillation.terms.values()):
-            raise ValueError(
-                "distillation.terms: all weigh 0, so nothing would be learnt from a teacher; give one a weight"
-            )
         if not self.distillation.teachers:
             raise ValueError("distillation.teachers: name one at least; what a student is without any is measured anyway")
         known = [*self.experts, "uniform", "moe"]
