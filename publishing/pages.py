@@ -197,7 +197,7 @@ def _front(results: Results, folder: Path, warning: str, verdict: Callable[[str]
 
 def _fewer_seeds(results: Results) -> str:
     """What to say under ablations where variants of the student were trained with fewer seeds than the rest."""
-    seeds = results.params.ablations.seeds
+    seeds = results.params.ablations and results.params.ablations.seeds
     if seeds is None or len(seeds) == len(results.params.seeds):
         return ""
     return f" Other sizes and epochs, terms and temperatures: {len(seeds)} seed{'s' * (len(seeds) > 1)}."

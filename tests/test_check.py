@@ -355,7 +355,9 @@ def test_a_size_that_comes_when_the_learning_rate_is_spent_is_told(tmp_path, epo
 
 def test_a_mixture_too_narrow_to_start_as_the_plain_average_is_told(tmp_path):
     told = lambda width: [  # noqa: E731
-        line for line in check.oddities(open_study(tiny.write(tmp_path, changes={"moe.width": width}))) if "moe.width" in line
+        line
+        for line in check.oddities(open_study(tiny.write(tmp_path, changes={"moe.width": width})))
+        if "moe.width" in line
     ]
     dims = tiny.TREE["moe"]["width"]
     assert told(dims) == [] and f"moe.width: {dims - 1} is less than 16 of clip + 32 of align" in told(dims - 1)[0]
