@@ -319,3 +319,25 @@ def test_what_is_made_anew_goes_before_what_is_published_and_changes_nothing_of_
     assert {f: f.read_bytes() for f in study.folder.rglob("*") if f.is_file() and "report" not in f.parts[:-1]} == {
         file: data for file, data in before.items()
     }
+
+
+@pytest.mark.parametrize("publish_images", [True, False])
+def test_of_pictures_that_must_not_be_published_a_notebook_keeps_the_figures_beside_it(tmp_path, publish_images):
+    """Whatever else a cell shows may be a photograph: only what is published as a figure is known to be none."""
+    folder, executed = tmp_path / "results", tmp_path / "03_moe.ipynb"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "notebooks").mkdir()
+    pictures = []
+    for colour in ("red", "blue"):
+        Image.new("RGB", (9, 9), colour).save(buffer := io.BytesIO(), "PNG")
+        pictures.append(buffer.getvalue())
+    (folder / "figures" / "bars.png").write_bytes(pictures[0])
+    outputs = [
+        nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(picture).decode(), "text/plain": "a picture"})
+        for picture in pictures
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)]), executed)
+    publishing._copy_notebook(executed, folder, publish_images)
+    kept = [o["data"] for o in nbformat.read(folder / "notebooks" / executed.name, as_version=4).cells[0].outputs]
+    assert base64.b64decode(kept[0]["image/png"]) == pictures[0]
+    assert ("image/png" in kept[1]) == publish_images and (kept[1]["text/plain"] == "a picture") == publish_images
