@@ -1,3 +1,5 @@
+import base64
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+import publishing
 from publishing import pages as report
 from reidlib import params
 from reidlib.results import COLUMNS, Results
@@ -333,10 +336,10 @@ def test_of_pictures_that_must_not_be_published_a_notebook_keeps_the_figures_bes
         pictures.append(buffer.getvalue())
     (folder / "figures" / "bars.png").write_bytes(pictures[0])
     outputs = [
-        nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(picture).decode(), "text/plain": "a picture"})
+        new_output("display_data", {"image/png": base64.b64encode(picture).decode(), "text/plain": "a picture"})
         for picture in pictures
     ]
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)]), executed)
+    nbformat.write(new_notebook(cells=[new_code_cell("x", outputs=outputs)]), executed)
     publishing._copy_notebook(executed, folder, publish_images)
     kept = [o["data"] for o in nbformat.read(folder / "notebooks" / executed.name, as_version=4).cells[0].outputs]
     assert base64.b64decode(kept[0]["image/png"]) == pictures[0]
