@@ -6,4 +6,4 @@ from reidlib.figures.cost import efficiency_bars, pareto
 from reidlib.figures.insight import constant_weights, dataset_statistics, embedding_map, gate_weights, training_curves
 from reidlib.figures.overview import method_overview
 from reidlib.figures.pictures import captioned_sheet, paired_lists, ranked_lists, sample_sheet, search_lists
-from reidlib.figures.style import save, write
+from reidlib.figures.style import save, show, write
