@@ -149,7 +149,8 @@ def cross_domain_heatmap(results: pd.DataFrame, metric: str = "mAP", methods: Se
         for (row, column), value in np.ndenumerate(100 * cells):
             dark = not np.isnan(value) and scale(value) < 0.6
             text = "–" if np.isnan(value) else f"{value:.1f}"
-            weight = "bold" if tests[column] in trains[row % len(trains)].split("+") else "normal"
+            there = tests[column] in trains[row % len(trains)].split("+") and not np.isnan(value)
+            weight = "bold" if there else "normal"
             style = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
             axes.text(column + 0.5, row + 0.5, text, color="white" if dark else "black", **style)
         axes.set_title(name, fontsize=9)

@@ -81,7 +81,7 @@ def training_curves(histories: dict[str, pd.DataFrame], recipes: Mapping[str, Re
                 hue = INK if alike else style["color"]
                 axes.axvline(end + 0.5, color=hue, lw=0.8, ls=":", label="pictures of another size from here on", zorder=1)
         axes.set(title="loss, all terms" if term == "loss" and len(terms) > 1 else term, xlabel="epoch")
-        axes.set_ylabel("loss, as weighted in the sum" if axes is grid[axes.get_subplotspec().rowspan.start, 0] else "")
+        axes.set_ylabel("weighted loss" if axes is grid[axes.get_subplotspec().rowspan.start, 0] else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
     handles, names = grid[0, 0].get_legend_handles_labels()
     shown = dict(zip(names, handles))  # each once
